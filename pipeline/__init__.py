@@ -1,0 +1,1 @@
+"""Theseum: from raw web pages to a small, verified language model."""

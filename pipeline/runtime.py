@@ -1,0 +1,164 @@
+"""Facts of the running process: keyed randomness, ranks, signals, the code's revision.
+
+Randomness never comes from a global generator. A draw is named by what it is for, for example
+(seed, "mask", epoch, row), and the same name gives the same draw on every machine, worker and restart.
+"""
+
+import ctypes
+import hashlib
+import importlib.metadata
+import os
+import platform
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+
+EXIT_PREEMPTED = 75
+PARENT_VARIABLE = "THESEUM_PARENT_PID"
+PR_SET_PDEATHSIG = 1
+
+
+def key_of(seed: int, purpose: str, *ids: int) -> int:
+    """A 128-bit key for the draw named by `seed`, `purpose` and `ids`."""
+    packed = struct.pack(f"<{len(ids) + 1}q", seed, *ids) + purpose.encode()
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=16).digest(), "little")
+
+
+def rng_of(seed: int, purpose: str, *ids: int) -> np.random.Generator:
+    """A counter-based generator for the draw named by `seed`, `purpose` and `ids`."""
+    return np.random.Generator(np.random.Philox(key=key_of(seed, purpose, *ids)))
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the processes of its job."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+
+def ranks_of(environment: Mapping[str, str]) -> Ranks:
+    """Rank and world size from whichever launcher started this process.
+
+    torchrun, deepspeed and Theseum's own spawner set RANK, WORLD_SIZE and LOCAL_RANK; srun sets SLURM_PROCID,
+    SLURM_NTASKS and SLURM_LOCALID for the tasks of a step. Nothing set means one process.
+    """
+    for rank, world, local in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+    ):
+        if rank in environment and world in environment:
+            return Ranks(
+                int(environment[rank]), int(environment[world]), int(environment.get(local, "0"))
+            )
+    return Ranks()
+
+
+def rendezvous_of(environment: Mapping[str, str], ranks: Ranks) -> dict[str, str]:
+    """The five variables torch.distributed reads, completed from whichever launcher started this process.
+
+    Under srun the address is the first host of the job and the port follows from the job id, so that two jobs on one
+    node do not meet. A single process gets a free port of this machine.
+    """
+    address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
+    if "SLURM_JOB_ID" in environment and "SLURM_PROCID" in environment:
+        port = port or str(20_000 + int(environment["SLURM_JOB_ID"]) % 10_000)
+        address = address or _first_host(environment["SLURM_JOB_NODELIST"])
+    return {
+        "RANK": str(ranks.rank),
+        "WORLD_SIZE": str(ranks.world_size),
+        "LOCAL_RANK": str(ranks.local_rank),
+        "MASTER_ADDR": address or "127.0.0.1",
+        "MASTER_PORT": port or str(free_port()),
+    }
+
+
+def _first_host(node_list: str) -> str:
+    command = ["scontrol", "show", "hostnames", node_list]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def die_with_parent(environment: Mapping[str, str]) -> None:
+    """Have the kernel kill this process when the process that started it is gone (Linux).
+
+    Only processes that were given their parent's id ask for this; a rank started by srun belongs to srun.
+    """
+    if PARENT_VARIABLE not in environment:
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(environment[PARENT_VARIABLE]):
+        os._exit(1)
+
+
+class StopRequest:
+    """Whether this process was asked to stop (SIGTERM, SIGINT or SIGUSR1); the handler only notes it."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's signature
+        self.asked = True
+
+
+def code_revision() -> str:
+    """Git revision of this source tree, with `+changes` when it differs from it; else the version."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        text = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+changes", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return importlib.metadata.version("theseum")
+    return text
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide what a stage computes."""
+    names = (
+        "torch",
+        "deepspeed",
+        "ray",
+        "sentencepiece",
+        "numpy",
+        "pyarrow",
+        "fastwarc",
+        "resiliparse",
+    )
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def process_alive(pid: int) -> bool:
+    """Whether a process with this id exists on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,56 @@
+"""Fixtures shared by the suites: a small real vocabulary and token folder, made once."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from pipeline.data.shards import dtype_for, shard_facts, write_manifest, write_shard
+from pipeline.tokenizer import SPECIAL_PIECES, Vocabulary
+
+TEXT_FILES = sorted(Path(__file__).parent.parent.glob("pipeline/**/*.py"))
+
+
+def documents() -> list[str]:
+    """Real text that is always at hand: this repository's own sources, a paragraph a document."""
+    text = "\n\n".join(path.read_text(encoding="utf-8") for path in TEXT_FILES)
+    return [part.replace("\n", " ").strip() for part in text.split("\n\n") if len(part) > 80]
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> Vocabulary:
+    """A unigram vocabulary of 600 pieces and 40 sentinels."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(documents()),
+        model_writer=model,
+        vocab_size=600,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        pad_piece=SPECIAL_PIECES[0],
+        eos_piece=SPECIAL_PIECES[1],
+        unk_piece=SPECIAL_PIECES[2],
+        control_symbols=list(SPECIAL_PIECES[3:]),
+        num_threads=1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return Vocabulary(model.getvalue(), 40)
+
+
+@pytest.fixture(scope="session")
+def token_folder(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `tokens` stage's output: rows of 30 tokens, two splits."""
+    folder = tmp_path_factory.mktemp("tokens")
+    encoded = [np.asarray(ids) for ids in vocabulary.encode(documents())]
+    facts = {}
+    for split, part in (("train", encoded[40:]), ("validation", encoded[:40])):
+        path = folder / split / "shard-00000.arrow"
+        write_shard(path, part, row_length=30, dtype=dtype_for(vocabulary.size))
+        facts[split] = [shard_facts(path)]
+    write_manifest(folder, vocabulary=vocabulary, row_length=30, shards=facts)
+    return folder
