@@ -1,0 +1,1 @@
+"""Starting jobs: on this machine, on a scheduler. Free of torch."""

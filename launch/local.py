@@ -1,0 +1,117 @@
+"""Training jobs on this machine: N ranks, supervised, none of which outlives its supervisor.
+
+A job has succeeded when its completion marker is there, never because a process returned 0. Each rank asks the kernel
+to be killed when its supervisor dies; when one rank fails, the others are ended and its last lines are shown.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from pipeline import files
+from pipeline.config import LaunchError
+from pipeline.runtime import EXIT_PREEMPTED, PARENT_VARIABLE, free_port
+
+POLL_SECONDS = 0.1
+SAVE_SECONDS = 7.0
+FAREWELL_SECONDS = 3.0
+
+
+def run_job(job_file: Path, *, processes: int) -> None:
+    """Run `python -m pipeline.train job_file` as `processes` ranks until the completion marker is there.
+
+    Raises LaunchError with the reason when a rank fails. When this process is interrupted, the ranks are asked to
+    save and leave, and are killed after SAVE_SECONDS.
+    """
+    out = Path(files.read_json(job_file)["out"])
+    if (out / "done.json").exists():
+        return
+    (out / "failure.json").unlink(missing_ok=True)
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    logs = [(out / "logs" / f"rank{rank}.log").open("ab") for rank in range(processes)]
+    ranks: list[subprocess.Popen[bytes]] = []
+    try:
+        port = free_port()
+        for rank, log in enumerate(logs):
+            ranks.append(_start(job_file, rank, processes, port, log))
+        _wait(ranks)
+    finally:
+        _end(ranks)
+        for log in logs:
+            log.close()
+    if not (out / "done.json").exists():
+        raise LaunchError(_reason(out, [rank.returncode for rank in ranks]))
+
+
+def _start(
+    job_file: Path, rank: int, processes: int, port: int, log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    cores = len(os.sched_getaffinity(0))
+    environment = {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(cores // processes, 1))),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONUNBUFFERED": "1",
+        PARENT_VARIABLE: str(os.getpid()),
+    }
+    command = [sys.executable, "-m", "pipeline.train", str(job_file)]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _wait(ranks: list[subprocess.Popen[bytes]]) -> None:
+    """Return when all ranks have left, or soon after the first has failed."""
+    while True:
+        codes = [rank.poll() for rank in ranks]
+        if all(code is not None for code in codes):
+            return
+        if any(code not in (None, 0) for code in codes):
+            # The others notice a lost peer by themselves; give them a moment to say so in their logs.
+            time.sleep(FAREWELL_SECONDS if EXIT_PREEMPTED not in codes else SAVE_SECONDS)
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _end(ranks: list[subprocess.Popen[bytes]]) -> None:
+    """Ask every rank to save and leave, then kill what is left of its process group."""
+    for rank in ranks:
+        if rank.poll() is None:
+            rank.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + SAVE_SECONDS
+    while any(rank.poll() is None for rank in ranks) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    for rank in ranks:
+        if rank.poll() is None:
+            os.killpg(rank.pid, signal.SIGKILL)
+        rank.wait()
+
+
+def _reason(out: Path, codes: list[int]) -> str:
+    """One message that names the rank that failed first and what it said."""
+    if (out / "failure.json").exists():
+        return str(files.read_json(out / "failure.json")["message"])
+    if EXIT_PREEMPTED in codes:
+        return "stopped on request with its state saved; run again to continue"
+    # A rank that was killed or crashed itself, rather than one that lost its peer, sorts first.
+    failed = min(range(len(codes)), key=lambda rank: (codes[rank] >= 0, codes[rank] == 0, rank))
+    log = out / "logs" / f"rank{failed}.log"
+    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
+    code = codes[failed]
+    how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
+    return "\n".join([f"rank {failed} of {len(codes)} {how}; its log is {log}", *tail])

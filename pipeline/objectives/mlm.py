@@ -1,0 +1,113 @@
+"""Masked language modelling (BERT, Devlin et al. 2019): predict hidden tokens from both sides.
+
+A row of R raw tokens becomes `[CLS] row [SEP]`, length R + 2. Exactly round(rate * tokens) positions are scored, so
+shapes are static and the language head runs on scored positions only. Documents packed into one row do not see
+each other: each is a segment, with positions that restart.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.config import config
+from pipeline.data.example import Example, Row, stack
+from pipeline.objectives import noise
+from pipeline.objectives.losses import IGNORED, correct_sum, cross_entropy_sum
+from pipeline.objectives.objective import Objective
+from pipeline.tokenizer import CLS, MASK, PAD, SEP, Vocabulary
+
+
+@config
+class MlmConfig:
+    """Masked language modelling: which share of the tokens is hidden and predicted."""
+
+    NETWORK: ClassVar[str] = "encoder"
+
+    type: Literal["mlm"] = "mlm"
+    masking_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
+
+    def sequence_length(self, row_length: int) -> int:
+        """Positions the network needs for rows of `row_length` raw tokens."""
+        return row_length + 2
+
+    def corruption(self, vocabulary: Vocabulary, row_length: int) -> "MlmCorruption":
+        """The data half: rows to examples."""
+        return MlmCorruption(self.masking_rate, row_length, vocabulary)
+
+    def objective(self, network: nn.Module) -> "Mlm":
+        """The model half, on a MaskedLanguageModel."""
+        return Mlm(network)
+
+
+class MlmCorruption:
+    """Rows to examples of static shape: input_ids, segment_ids, position_ids [R + 2]; scored_positions, labels [P]."""
+
+    def __init__(self, rate: float, row_length: int, vocabulary: Vocabulary) -> None:
+        self.rate = rate
+        self.length = row_length + 2
+        self.num_scored = self._count(row_length)
+        self.ordinary = (vocabulary.first_ordinary_id, vocabulary.num_pieces)
+
+    def _count(self, tokens: int) -> int:
+        return min(max(round(tokens * self.rate), 1), tokens)
+
+    def corrupt(self, row: Row, rng: np.random.Generator) -> Example:
+        """Hide tokens of `row`; [CLS] joins the first document, [SEP] the last, padding is segment 0."""
+        tokens = row.ids.astype(np.int64)
+        segments = row.segments()
+        chosen = noise.choose(self._count(len(tokens)), len(tokens), rng)
+        labels = tokens[chosen]
+        tokens[chosen] = noise.bert_replacement(
+            labels, mask_id=MASK, ordinary=self.ordinary, rng=rng
+        )
+        positions = np.concatenate([np.arange(1, n + 1) for n in row.lengths])
+        return {
+            "input_ids": noise.padded(np.concatenate(([CLS], tokens, [SEP])), self.length, PAD),
+            "segment_ids": noise.padded(
+                np.concatenate((segments[:1], segments, segments[-1:])), self.length, 0
+            ),
+            "position_ids": noise.padded(
+                np.concatenate(([0], positions, positions[-1:] + 1)), self.length, 0
+            ),
+            "scored_positions": noise.padded(chosen + 1, self.num_scored, 0),
+            "labels": noise.padded(labels, self.num_scored, IGNORED),
+        }
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+        """One batch."""
+        return stack(examples)
+
+
+class Mlm(Objective):
+    """Cross-entropy of the hidden tokens."""
+
+    weights: ClassVar[Mapping[str, float]] = {"mlm": 1.0}
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
+        """Scored tokens, and real tokens read."""
+        scored = int((batch["labels"] != IGNORED).sum())
+        return {"mlm": scored, "accuracy": scored, "tokens": int((batch["segment_ids"] > 0).sum())}
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over the scored tokens."""
+        logits = self.network(
+            batch["input_ids"],
+            batch["segment_ids"],
+            batch["position_ids"],
+            batch["scored_positions"],
+        )
+        return {
+            "mlm": cross_entropy_sum(logits, batch["labels"]),
+            "accuracy": correct_sum(logits, batch["labels"]),
+        }
+
+    def kept(self) -> nn.Module:
+        """The encoder with its language head."""
+        return self.network

@@ -1,0 +1,39 @@
+"""The contract of everything trainable: an objective owns its networks and returns sums, never means.
+
+The engine divides every loss term by its *global* count (all ranks, all accumulation steps), so that loss and
+gradients do not depend on micro-batch size, accumulation or world size. Counts are a function of the batch alone,
+which is why they can be reduced before the first forward of a step.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+
+class Objective(nn.Module):
+    """Base of all objectives.
+
+    `weights` names the loss terms and their weights in the total loss. Other names that `forward` returns
+    are metrics, reported as sum / count and not trained on.
+    """
+
+    weights: ClassVar[Mapping[str, float]]
+
+    def at_step(self, step: int) -> None:
+        """Told once before each optimizer step (0-based). Draws that change the graph are made here, keyed by step."""
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
+        """How many items each name of `forward` sums over in this batch (numpy on the host).
+
+        The further name `tokens` counts the real (not padding) tokens the networks read, for throughput.
+        """
+        raise NotImplementedError
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sum of each loss term and metric over the batch, float32 scalars, keys as in `counts`."""
+        raise NotImplementedError
+
+    def kept(self) -> nn.Module:
+        """The network that is handed on when training ends."""
+        raise NotImplementedError

@@ -1,0 +1,23 @@
+"""The catalogue: which kind of stage is which class. One line a stage; imported only when used."""
+
+import importlib
+from typing import Any
+
+CATALOGUE = {
+    "corpus": "data_prep.corpus:Corpus",
+    "vocab": "data_prep.vocab:Vocab",
+    "tokens": "data_prep.tokens:Tokens",
+    "task": "data_prep.task:Task",
+    "pretrain": "pipeline.stages.pretrain:Pretrain",
+    "finetune": "pipeline.stages.finetune:Finetune",
+    "theseus": "pipeline.stages.theseus:Theseus",
+    "evaluate": "pipeline.stages.evaluate:Evaluate",
+    "export": "pipeline.stages.export:Export",
+    "report": "pipeline.stages.report:Report",
+}
+
+
+def stage_class(kind: str) -> Any:
+    """The config class of a stage kind."""
+    module, _, name = CATALOGUE[kind].partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,102 @@
+"""The `pretrain` stage: one objective on one network, from random weights, on packed token rows."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from pipeline.config import ConfigError, as_dict, config
+from pipeline.data.example import Example
+from pipeline.data.shards import TokenRows
+from pipeline.flow.stage import Artifact, Claim, Reads, Work
+from pipeline.models import ModelConfig
+from pipeline.models.artifact import save_model
+from pipeline.models.encoder import EncoderConfig
+from pipeline.objectives import ObjectiveConfig
+from pipeline.runtime import key_of
+from pipeline.train.combinations import language_network, why_not
+from pipeline.train.run import AtLeastOne, Trainable, TrainSettings
+
+
+@config
+class Pretrain:
+    """Pretrain `model` with `objective` for `steps` updates on the rows of the `tokens` stage."""
+
+    makes: ClassVar[Artifact] = "language_model"
+    claims: ClassVar[Claim] = "job"
+    version: ClassVar[int] = 1
+
+    kind: Literal["pretrain"] = "pretrain"
+    tokens: Annotated[str, Reads("tokens")]
+    model: ModelConfig
+    objective: ObjectiveConfig
+    steps: AtLeastOne
+    train: TrainSettings = Field(default_factory=TrainSettings)
+
+    def __post_init__(self) -> None:
+        if reason := why_not(self.objective.type, self.model.type):
+            raise ValueError(reason)
+
+    def sources(self) -> Sequence[Path]:
+        """Nothing from outside the store."""
+        return ()
+
+    def run(self, work: Work) -> Mapping[str, Any]:
+        """Train, and say what came out."""
+        work.train(self)
+        return {"steps": self.steps, "rows": self.steps * self.train.batch}
+
+    def trainable(self, inputs: Mapping[str, Path]) -> Trainable:
+        """Network, data and objective, the same on every rank."""
+        rows = TokenRows(inputs[self.tokens], "train")
+        vocabulary = rows.vocabulary()
+        self._check_length(rows.row_length)
+        torch.manual_seed(key_of(self.train.seed, "init") % (1 << 63))
+        network = language_network(self.model, vocabulary.size)
+        corruption = self.objective.corruption(vocabulary, rows.row_length)
+        facts = {"objective": as_dict(self.objective), "row_length": rows.row_length}
+        return Trainable(
+            objective=self.objective.objective(network),
+            source=CorruptedRows(rows, corruption),
+            held_out=CorruptedRows(TokenRows(inputs[self.tokens], "validation"), corruption),
+            steps=self.steps,
+            settings=self.train,
+            save=lambda folder: save_model(folder, network, vocabulary, facts),
+        )
+
+    def _check_length(self, row_length: int) -> None:
+        needed = self.objective.sequence_length(row_length)
+        if isinstance(self.model, EncoderConfig) and needed > self.model.max_length:
+            raise ConfigError(
+                [
+                    (
+                        f"rows of {row_length} tokens make sequences of {needed}, but model.max_length is "
+                        f"{self.model.max_length}; raise it, or shorten row_length of stage {self.tokens}"
+                    )
+                ]
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptedRows:
+    """Token rows as a Source, corrupted for an objective."""
+
+    rows: TokenRows
+    corruption: Any
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        """Row `index`, corrupted."""
+        example: Example = self.corruption.corrupt(self.rows.row(index), rng)
+        return example
+
+    def collate(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
+        """One batch."""
+        batch: Mapping[str, np.ndarray] = self.corruption.collate(examples)
+        return batch

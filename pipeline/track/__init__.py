@@ -1,0 +1,1 @@
+"""What is remembered of a run: the local journal and MLflow."""

@@ -1,0 +1,1 @@
+"""The training job: loop, engines, optimizer, checkpoints."""

@@ -1,0 +1,123 @@
+"""The training job: `python -m pipeline.train job.json`, the same under every launcher.
+
+The job file names a stage, its config, its input folders and where to write; rank, world size and rendezvous come
+from whichever launcher started the process. The job has succeeded when `done.json` is there. Exit codes: 0 done, 2 and 3
+a mistake in config or data, 75 stopped with its state saved, 1 anything else.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import files
+from pipeline.config import UserError, build_from
+from pipeline.data.loader import check_shares
+from pipeline.runtime import (
+    EXIT_PREEMPTED,
+    Ranks,
+    StopRequest,
+    die_with_parent,
+    ranks_of,
+    rendezvous_of,
+)
+from pipeline.stages import stage_class
+from pipeline.track.tracker import Journal
+from pipeline.train.device import device_of, resolve_precision
+from pipeline.train.engine import Engine
+from pipeline.train.engine_deepspeed import DeepSpeedEngine, leave_distributed, start_distributed
+from pipeline.train.engine_torch import TorchEngine
+from pipeline.train.loop import Job, Preempted, fit
+from pipeline.train.run import Trainable
+
+
+def run(description: Mapping[str, Any], ranks: Ranks, stop: StopRequest) -> None:
+    """Train what `description` names and write the model artifact and the completion marker."""
+    out = Path(description["out"])
+    inputs = {name: Path(folder) for name, folder in description["inputs"].items()}
+    stage = build_from(stage_class(description["stage"]["kind"]), description["stage"], "job.json")
+    device = device_of(ranks)
+    trainable: Trainable = stage.trainable(inputs)
+    settings = trainable.settings
+    check_shares(
+        batch=settings.batch, micro_batch=settings.micro_batch, world_size=ranks.world_size
+    )
+    start_distributed(device)
+    engine = engine_of(trainable, ranks, device)
+    journal = Journal(out / "journal.jsonl") if ranks.rank == 0 else None
+    if journal:
+        journal.note(
+            world_size=ranks.world_size,
+            device=str(device),
+            precision=engine.precision,
+            asked_precision=trainable.settings.precision,
+            engine=trainable.settings.engine.type,
+            deepspeed=getattr(engine, "config", None),
+        )
+    job = Job(trainable, engine, ranks, out, journal, lambda: stop.asked)
+    try:
+        fit(job)
+        weights = engine.state().tensors
+    finally:
+        if journal:
+            journal.close()
+    if ranks.rank == 0:
+        hand_on(stage.trainable(inputs), weights, out / "model")
+        files.write_json(out / "done.json", {"steps": trainable.steps})
+
+
+def engine_of(trainable: Trainable, ranks: Ranks, device: torch.device) -> Engine:
+    """The engine the settings ask for, in a precision this device has."""
+    settings = trainable.settings
+    if settings.engine.type == "torch":
+        return TorchEngine(trainable.objective, settings, rank=ranks.rank, device=device)
+    return DeepSpeedEngine(
+        trainable.objective,
+        settings,
+        rank=ranks.rank,
+        device=device,
+        precision=resolve_precision(settings.precision, device),
+    )
+
+
+@torch.no_grad()
+def hand_on(fresh: Trainable, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write the model artifact from the float32 weights, through a network no engine has touched."""
+    for name, parameter in fresh.objective.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(weights[f"weight/{name}"])
+    fresh.objective.eval()
+    fresh.save(folder)
+
+
+def main() -> int:
+    """Run one rank; failures are left for the supervisor in `failure.json` (rank 0) and in the log."""
+    die_with_parent(os.environ)
+    stop = StopRequest()
+    ranks = ranks_of(os.environ)
+    os.environ.update(rendezvous_of(os.environ, ranks))
+    job_files = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
+    description = files.read_json(Path(job_files[0]))
+    try:
+        run(description, ranks, stop)
+    except Preempted:
+        return EXIT_PREEMPTED
+    except UserError as error:
+        traceback.print_exc()
+        failure = {"message": str(error), "exit_code": error.exit_code, "rank": ranks.rank}
+        files.write_json(Path(description["out"]) / "failure.json", failure)
+        return error.exit_code
+    leave_distributed()
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Interpreter shutdown can wait for communication threads of ranks that are gone.
+    os._exit(code)

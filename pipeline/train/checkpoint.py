@@ -1,0 +1,120 @@
+"""Checkpoints that are whole or absent, verified when read, and free of pickle.
+
+`checkpoints/step-00000120/` holds `state.safetensors` (float32 tensors by parameter name, see `engine`) and
+`manifest.json` (step, sizes, SHA-256 of every file, settings). It is written beside its name, fsynced, renamed, and
+only then is `latest` switched. Reading takes the newest folder whose manifest and hashes hold, and says so when
+that is not the newest one. The manifest is the truth; `latest` is for people.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from pipeline import files
+from pipeline.train.engine import EngineState
+
+STATE_FILE = "state.safetensors"
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint on disk."""
+
+    folder: Path
+    step: int
+    facts: Mapping[str, Any]
+
+
+def save(root: Path, step: int, state: EngineState, *, facts: Mapping[str, Any], keep: int) -> Path:
+    """Write the checkpoint of `step` finished steps and remove all but the newest `keep`."""
+    final = root / f"step-{step:08d}"
+    beside = files.fresh_folder(root / f"{final.name}.partial")
+    path = beside / STATE_FILE
+    safetensors.torch.save_file({k: v.contiguous() for k, v in state.tensors.items()}, path)
+    _sync_file(path)
+    manifest = {
+        "step": step,
+        "optimizer_step": state.optimizer_step,
+        "files": {STATE_FILE: {"bytes": path.stat().st_size, "sha256": files.sha256_of(path)}},
+        "facts": dict(facts),
+    }
+    files.write_json(beside / MANIFEST_FILE, {**manifest, "sha256": files.digest_of(manifest)})
+    if final.exists():
+        shutil.rmtree(final)
+    files.publish(beside, final)
+    files.write_text(root / "latest", final.name + "\n")
+    for old in _folders(root)[keep:]:
+        _remove(old)
+    return final
+
+
+def newest_intact(root: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies, and one line for each newer one that does not."""
+    complaints: list[str] = []
+    for folder in _folders(root):
+        reason = damage_of(folder)
+        if reason is None:
+            manifest = files.read_json(folder / MANIFEST_FILE)
+            return Checkpoint(folder, manifest["step"], manifest["facts"]), complaints
+        complaints.append(f"{folder}: not used: {reason}")
+    return None, complaints
+
+
+def damage_of(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None if every byte is as its manifest says."""
+    try:
+        manifest = files.read_json(folder / MANIFEST_FILE)
+        listed = manifest["files"]
+        if manifest.pop("sha256") != files.digest_of(manifest):
+            return f"{MANIFEST_FILE} does not match its own SHA-256"
+        if manifest["step"] != int(folder.name.removeprefix("step-")):
+            return f"its manifest is of step {manifest['step']}"
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+        return f"{MANIFEST_FILE} is missing or unreadable"
+    for name, facts in listed.items():
+        path = folder / name
+        if not path.exists():
+            return f"{name} is missing"
+        if path.stat().st_size != facts["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, needs {facts['bytes']}"
+        if files.sha256_of(path) != facts["sha256"]:
+            return f"{name} does not match its SHA-256"
+    return None
+
+
+def read_state(checkpoint: Checkpoint) -> EngineState:
+    """The engine state of a verified checkpoint."""
+    manifest = files.read_json(checkpoint.folder / MANIFEST_FILE)
+    tensors = safetensors.torch.load_file(checkpoint.folder / STATE_FILE)
+    return EngineState(tensors, manifest["optimizer_step"])
+
+
+def _folders(root: Path) -> list[Path]:
+    """Checkpoint folders, newest first; half-written ones have another ending and do not count."""
+    if not root.exists():
+        return []
+    found = [p for p in root.glob("step-*") if p.name.removeprefix("step-").isdigit()]
+    return sorted(found, reverse=True)
+
+
+def _remove(folder: Path) -> None:
+    # Renamed first, so that a reader never meets a folder that is half deleted.
+    doomed = folder.with_name(f"{folder.name}.removed")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,107 @@
+"""The engine: takes one optimizer step on a global batch, and gives its state by parameter name.
+
+Two implementations share this protocol: DeepSpeed (`engine_deepspeed`) and plain torch (`engine_torch`), the
+reference. State is exchanged as whole float32 tensors by parameter name, never as a rank's partition, so a
+checkpoint does not know how many ranks or which ZeRO stage wrote it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.objectives.objective import Objective
+from pipeline.runtime import key_of
+
+HostBatch = Mapping[str, np.ndarray]
+
+
+@dataclass
+class EngineState:
+    """Training state by parameter name, in float32 on the CPU: `weight/NAME`, `exp_avg/NAME`, ..."""
+
+    tensors: dict[str, Tensor]
+    optimizer_step: int
+
+
+@dataclass
+class StepResult:
+    """Sums of this rank's micro-batches; `means` reads them back, so a step need not wait for the device."""
+
+    sums: dict[str, Tensor]
+    counts: Mapping[str, float]
+    grad_norm: Tensor
+
+    def means(self) -> dict[str, float]:
+        """Global mean of every loss term and metric: all ranks call this together."""
+        names = sorted(self.sums)
+        totals = reduce_sum(torch.stack([self.sums[name].detach().double() for name in names]))
+        return {
+            name: total / self.counts[name] if self.counts[name] else 0.0
+            for name, total in zip(names, totals.tolist(), strict=True)
+        }
+
+
+class Engine(Protocol):
+    """One optimizer over one objective, on all ranks together."""
+
+    objective: Objective
+    precision: str
+
+    def step(
+        self, micro_batches: Sequence[HostBatch], counts: Mapping[str, float], lr: float, key: int
+    ) -> StepResult:
+        """One update from this rank's micro-batches; `counts` are global, `key` seeds dropout."""
+        ...
+
+    def evaluate(self, batch: HostBatch) -> dict[str, Tensor]:
+        """Sums of one batch without dropout or gradients."""
+        ...
+
+    def state(self) -> EngineState:
+        """The whole state; every rank takes part, every rank gets it."""
+        ...
+
+    def load(self, state: EngineState) -> None:
+        """Continue from `state`, whichever engine and however many ranks it came from."""
+        ...
+
+
+def world_size() -> int:
+    """Processes in this job."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def reduce_sum(values: Tensor) -> Tensor:
+    """Sum over ranks, in place."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def on_device(batch: HostBatch, device: torch.device) -> dict[str, Tensor]:
+    """A host batch as tensors on the device."""
+    return {name: torch.from_numpy(a).to(device, non_blocking=True) for name, a in batch.items()}
+
+
+def total_loss(
+    sums: Mapping[str, Tensor], weights: Mapping[str, float], counts: Mapping[str, float]
+) -> Tensor:
+    """Weighted loss terms, each divided by its global count; a term with count 0 contributes nothing."""
+    terms = [weight * sums[name] / max(counts[name], 1.0) for name, weight in weights.items()]
+    return torch.stack(terms).sum()
+
+
+def seed_dropout(key: int, micro_step: int, rank: int) -> None:
+    """Key torch's generator, which dropout draws from, by step, micro-step and rank."""
+    torch.manual_seed(key_of(key, "dropout", micro_step, rank) % (1 << 63))
+
+
+def accumulate(sums: dict[str, Tensor], new: Mapping[str, Any]) -> None:
+    """Add detached sums of one more micro-batch."""
+    for name, value in new.items():
+        sums[name] = sums[name] + value.detach() if name in sums else value.detach()

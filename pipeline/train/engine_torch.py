@@ -1,0 +1,100 @@
+"""Plain torch in float32: the readable engine the other one is held against."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.objectives.objective import Objective
+from pipeline.train.engine import (
+    EngineState,
+    HostBatch,
+    StepResult,
+    accumulate,
+    on_device,
+    reduce_sum,
+    seed_dropout,
+    total_loss,
+)
+from pipeline.train.run import TrainSettings
+
+
+class TorchEngine:
+    """Gradients summed over ranks by hand, clipped, and applied."""
+
+    precision = "float32"
+
+    def __init__(
+        self, objective: Objective, settings: TrainSettings, *, rank: int, device: torch.device
+    ) -> None:
+        self.objective = objective.to(device)
+        self.device = device
+        self.rank = rank
+        self.clip_norm = settings.clip_norm
+        self.optimizer = settings.optimizer.build(objective)
+        self.parameters = {n: p for n, p in objective.named_parameters() if p.requires_grad}
+
+    def step(
+        self, micro_batches: Sequence[HostBatch], counts: Mapping[str, float], lr: float, key: int
+    ) -> StepResult:
+        """One update."""
+        self.objective.train()
+        sums: dict[str, Tensor] = {}
+        for micro_step, batch in enumerate(micro_batches):
+            seed_dropout(key, micro_step, self.rank)
+            new = self.objective(on_device(batch, self.device))
+            total_loss(new, self.objective.weights, counts).backward()
+            accumulate(sums, new)
+        for parameter in self.parameters.values():
+            # A parameter without gradient on this rank still takes part in the sum of the others.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            reduce_sum(parameter.grad)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return StepResult(sums, counts, norm)
+
+    @torch.no_grad()
+    def evaluate(self, batch: HostBatch) -> dict[str, Tensor]:
+        """Sums of one batch."""
+        self.objective.eval()
+        return dict(self.objective(on_device(batch, self.device)))
+
+    def state(self) -> EngineState:
+        """Weights and moments by name."""
+        tensors: dict[str, Tensor] = {}
+        optimizer_step = 0
+        for name, parameter in self.parameters.items():
+            tensors[f"weight/{name}"] = parameter.detach().cpu().clone()
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if key == "step":
+                    optimizer_step = int(value)
+                else:
+                    tensors[f"{key}/{name}"] = value.detach().cpu().clone()
+        return EngineState(tensors, optimizer_step)
+
+    @torch.no_grad()
+    def load(self, state: EngineState) -> None:
+        """Restore weights and moments."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(state.tensors[f"weight/{name}"])
+            moments = moments_of(state, name)
+            if moments:
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(float(state.optimizer_step)),
+                    **{key: value.to(parameter.device).clone() for key, value in moments.items()},
+                }
+
+
+def moments_of(state: EngineState, name: str) -> dict[str, Tensor]:
+    """The optimizer's tensors of one parameter, by their key."""
+    return {
+        key.removesuffix(f"/{name}"): value
+        for key, value in state.tensors.items()
+        if key.endswith(f"/{name}")
+        and "/" not in key.removesuffix(f"/{name}")
+        and not key.startswith("weight/")
+    }

@@ -1,0 +1,52 @@
+"""What a run tells about itself: losses, speed, time left, to the journal and the progress file."""
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from pipeline.config import LaunchError
+from pipeline.flow.progress import ProgressFile
+from pipeline.train.engine import StepResult
+
+if TYPE_CHECKING:
+    from pipeline.train.loop import Job
+
+
+class Meter:
+    """Counts real tokens and time between two reports."""
+
+    def __init__(self, job: "Job", start: int) -> None:
+        self.job = job
+        self.steps = job.trainable.steps
+        self.tokens_seen = 0.0
+        self.tokens = 0.0
+        self.since = time.monotonic()
+        self.progress = ProgressFile(job.out) if job.journal else None
+        if self.progress:
+            self.progress.update(start, self.steps, "steps")
+
+    def count(self, tokens: float) -> None:
+        """Add one step's real tokens."""
+        self.tokens += tokens
+
+    def log(self, step: int, result: StepResult, lr: float) -> None:
+        """Read the step's means back (all ranks together) and report them."""
+        means = result.means()
+        loss = sum(w * means[name] for name, w in self.job.trainable.objective.weights.items())
+        norm = float(result.grad_norm)
+        if not math.isfinite(loss):
+            raise LaunchError(
+                f"the loss of step {step} is {loss}: lower the learning rate, lengthen the warm-up, "
+                "or train in float32; the last checkpoint is kept"
+            )
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        speed = self.tokens / seconds
+        self.tokens_seen += self.tokens
+        self.tokens, self.since = 0.0, time.monotonic()
+        if self.job.journal is None or self.progress is None:
+            return
+        values = {"loss": loss, **means, "lr": lr, "tokens_per_second": speed}
+        if math.isfinite(norm):
+            values["grad_norm"] = norm
+        self.job.journal.metrics(step, values)
+        self.progress.update(step, self.steps, "steps", loss=loss, tokens_per_second=speed)

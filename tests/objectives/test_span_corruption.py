@@ -1,0 +1,62 @@
+"""Span corruption: static shapes, teacher forcing, z-loss, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import ConfigError
+from pipeline.data.example import Row
+from pipeline.objectives.losses import IGNORED, cross_entropy_sum
+from pipeline.objectives.span_corruption import SpanCorruptionConfig
+from pipeline.runtime import rng_of
+from pipeline.tokenizer import EOS, PAD
+
+
+def row_of(length):
+    return Row(np.arange(20, 20 + length), np.array([length]))
+
+
+def test_full_rows_fill_the_shapes_exactly(vocabulary):
+    corruption = SpanCorruptionConfig().corruption(vocabulary, 70)
+    for index in range(30):
+        example = corruption.corrupt(row_of(70), rng_of(0, "t", index))
+        assert (len(example["input_ids"]), len(example["labels"])) == (64, 14)
+        assert example["input_segments"].all()
+        assert example["input_ids"][-1] == EOS
+        assert example["labels"][-1] == EOS
+        assert example["labels"][0] == vocabulary.sentinel(0)
+
+
+def test_decoder_reads_the_targets_shifted_right(vocabulary):
+    example = SpanCorruptionConfig().corruption(vocabulary, 70).corrupt(row_of(70), rng_of(0, "t"))
+    assert example["decoder_input_ids"][0] == PAD
+    assert np.array_equal(example["decoder_input_ids"][1:], example["labels"][:-1])
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 10, 69])
+def test_short_rows_are_padded_and_not_scored_there(vocabulary, length):
+    config = SpanCorruptionConfig()
+    corruption = config.corruption(vocabulary, 70)
+    example = corruption.corrupt(row_of(length), rng_of(0, "t"))
+    scored = example["labels"] != IGNORED
+    assert np.array_equal(scored, example["decoder_segments"] > 0)
+    counts = config.objective(torch.nn.Identity()).counts(corruption.collate([example]))
+    assert counts["span_corruption"] == scored.sum()
+    assert example["labels"][scored][-1] == EOS
+
+
+def test_rows_with_more_spans_than_sentinels_are_refused(vocabulary):
+    with pytest.raises(ConfigError, match="raise num_sentinels"):
+        SpanCorruptionConfig().corruption(vocabulary, 2274)
+
+
+def test_z_loss_adds_its_gradient():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 5, dtype=torch.float32, requires_grad=True)
+    labels = torch.tensor([1, IGNORED, 4])
+    plain = torch.autograd.grad(cross_entropy_sum(logits, labels), logits)[0]
+    with_z = torch.autograd.grad(cross_entropy_sum(logits, labels, z_loss=1e-2), logits)[0]
+    log_z = logits.logsumexp(-1, keepdim=True)
+    extra = 2e-2 * log_z * logits.softmax(-1) * (labels != IGNORED)[:, None]
+    assert torch.allclose(with_z - plain, extra, atol=1e-7)
+    assert with_z[1].abs().max() == 0

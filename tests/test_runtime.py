@@ -1,0 +1,50 @@
+"""Keys, ranks and rendezvous."""
+
+import numpy as np
+
+from pipeline.runtime import Ranks, key_of, ranks_of, rendezvous_of, rng_of
+
+
+def test_keys_are_stable_and_distinct():
+    assert key_of(1, "mask", 2, 3) == 0x0 + key_of(1, "mask", 2, 3)
+    keys = {key_of(s, p, e, r) for s in (0, 1) for p in ("a", "b") for e in (0, 1) for r in (0, 1)}
+    assert len(keys) == 16
+    assert rng_of(0, "mask", 4).integers(1 << 30) == rng_of(0, "mask", 4).integers(1 << 30)
+
+
+def test_draws_of_neighbouring_keys_are_uncorrelated():
+    draws = np.array([rng_of(0, "mask", row).random(200) for row in range(60)])
+    correlations = np.corrcoef(draws)[np.triu_indices(60, 1)]
+    assert abs(correlations.mean()) < 0.01
+    assert np.abs(correlations).max() < 0.35
+
+
+def test_ranks_from_each_launcher():
+    assert ranks_of({}) == Ranks(0, 1, 0)
+    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
+    assert ranks_of(torchrun) == Ranks(3, 4, 1)
+    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+    assert ranks_of(slurm) == Ranks(5, 8, 1)
+    assert ranks_of(slurm | torchrun) == Ranks(3, 4, 1), "an explicit rank wins"
+
+
+def test_slurm_jobs_on_one_node_get_different_ports():
+    def port(job):
+        environment = {
+            "SLURM_JOB_ID": job,
+            "SLURM_PROCID": "0",
+            "SLURM_NTASKS": "1",
+            "MASTER_ADDR": "node1",
+        }
+        found = rendezvous_of(environment, Ranks())
+        assert found["MASTER_ADDR"] == "node1"
+        return int(found["MASTER_PORT"])
+
+    assert port("17") != port("18")
+    assert 20_000 <= port("17") < 30_000
+
+
+def test_a_single_process_gets_a_free_port():
+    found = rendezvous_of({}, Ranks())
+    assert found["WORLD_SIZE"] == "1"
+    assert 1024 < int(found["MASTER_PORT"]) < 65536

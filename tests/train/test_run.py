@@ -1,0 +1,52 @@
+"""Settings that contradict each other are refused, with what would do."""
+
+import pytest
+
+from pipeline.config import ConfigError, build_from
+from pipeline.train.combinations import table, why_not
+from pipeline.train.engine_deepspeed import deepspeed_config
+from pipeline.train.run import TrainSettings
+
+
+def refused(**settings):
+    with pytest.raises(ConfigError) as caught:
+        build_from(TrainSettings, settings)
+    return str(caught.value)
+
+
+def test_micro_batch_must_divide_the_batch():
+    assert "a divisor of 10" in refused(batch=10, micro_batch=4)
+
+
+def test_native_block_may_not_repeat_what_theseum_derives():
+    words = refused(engine={"type": "deepspeed", "native": {"train_batch_size": 8}})
+    assert "derived from batch" in words
+    assert "contradicts zero_stage 1" in refused(
+        engine={"type": "deepspeed", "native": {"zero_optimization": {"stage": 3}}}
+    )
+
+
+def test_torch_engine_has_no_bf16():
+    assert "float32" in refused(engine={"type": "torch"}, precision="bf16")
+
+
+def test_native_block_lies_over_generated_values():
+    settings = build_from(
+        TrainSettings,
+        {"engine": {"type": "deepspeed", "native": {"zero_optimization": {"overlap_comm": True}}}},
+    )
+    made = deepspeed_config(settings, settings.engine, ranks=2, precision="bf16")
+    assert made["zero_optimization"]["overlap_comm"] is True
+    assert made["zero_optimization"]["stage"] == 1
+    assert made["gradient_accumulation_steps"] * made["train_micro_batch_size_per_gpu"] * 2 == 32
+    assert made["bf16"] == {"enabled": True}
+
+
+def test_every_combination_is_allowed_or_refused_with_a_way_out():
+    rows = table()
+    assert {(row[0], row[1]) for row in rows if not row[3]} == {
+        ("mlm", "encoder"),
+        ("span_corruption", "encoder_decoder"),
+    }
+    assert all("allowed: model.type" in row[3] for row in rows if row[3])
+    assert "objective.type mlm" in why_not("span_corruption", "encoder")
