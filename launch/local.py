@@ -34,17 +34,18 @@ def run_job(job_file: Path, *, processes: int) -> None:
     (out / "logs").mkdir(parents=True, exist_ok=True)
     logs = [(out / "logs" / f"rank{rank}.log").open("ab") for rank in range(processes)]
     ranks: list[subprocess.Popen[bytes]] = []
+    codes: list[int | None] = []
     try:
         port = free_port()
         for rank, log in enumerate(logs):
             ranks.append(_start(job_file, rank, processes, port, log))
-        _wait(ranks)
+        codes = _wait(ranks)
     finally:
         _end(ranks)
         for log in logs:
             log.close()
     if not (out / "done.json").exists():
-        raise LaunchError(_reason(out, [rank.returncode for rank in ranks]))
+        raise LaunchError(_reason(out, codes))
 
 
 def _start(
@@ -75,16 +76,16 @@ def _start(
     )
 
 
-def _wait(ranks: list[subprocess.Popen[bytes]]) -> None:
-    """Return when all ranks have left, or soon after the first has failed."""
+def _wait(ranks: list[subprocess.Popen[bytes]]) -> list[int | None]:
+    """Exit codes once all ranks have left, or soon after the first has failed (None: still there)."""
     while True:
         codes = [rank.poll() for rank in ranks]
         if all(code is not None for code in codes):
-            return
+            return list(codes)
         if any(code not in (None, 0) for code in codes):
-            # The others notice a lost peer by themselves; give them a moment to say so in their logs.
-            time.sleep(FAREWELL_SECONDS if EXIT_PREEMPTED not in codes else SAVE_SECONDS)
-            return
+            # The others notice a lost peer by themselves; give them a moment to say so.
+            time.sleep(SAVE_SECONDS if EXIT_PREEMPTED in codes else FAREWELL_SECONDS)
+            return list(codes)
         time.sleep(POLL_SECONDS)
 
 
@@ -102,16 +103,21 @@ def _end(ranks: list[subprocess.Popen[bytes]]) -> None:
         rank.wait()
 
 
-def _reason(out: Path, codes: list[int]) -> str:
-    """One message that names the rank that failed first and what it said."""
+def _reason(out: Path, codes: list[int | None]) -> str:
+    """One message that names the rank that failed first and what it said last."""
     if (out / "failure.json").exists():
         return str(files.read_json(out / "failure.json")["message"])
     if EXIT_PREEMPTED in codes:
         return "stopped on request with its state saved; run again to continue"
-    # A rank that was killed or crashed itself, rather than one that lost its peer, sorts first.
-    failed = min(range(len(codes)), key=lambda rank: (codes[rank] >= 0, codes[rank] == 0, rank))
-    log = out / "logs" / f"rank{failed}.log"
-    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
-    code = codes[failed]
+    failed = {rank: code for rank, code in enumerate(codes) if code not in (None, 0)}
+    if not failed:
+        return f"all ranks left, but {out / 'done.json'} is not there; see {out / 'logs'}"
+    # Of two that failed at once, the one that was killed took the other with it.
+    rank = min(failed, key=lambda rank: (failed[rank] >= 0, rank))
+    code = failed[rank]
+    log = out / "logs" / f"rank{rank}.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = [line for line in lines if line and not line.startswith((" ", "frame #"))]
     how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
-    return "\n".join([f"rank {failed} of {len(codes)} {how}; its log is {log}", *tail])
+    last = f": {said[-1][:300]}" if said else ""
+    return f"rank {rank} of {len(codes)} {how}{last} (whole log: {log})"

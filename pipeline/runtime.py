@@ -87,10 +87,21 @@ def _first_host(node_list: str) -> str:
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of this machine that nobody listens on now.
+
+    It lies below the range the kernel gives to outgoing connections, which could take it before its owner listens.
+    """
+    while True:
+        port = 20_000 + int.from_bytes(os.urandom(2)) % 12_000
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port
 
 
 def die_with_parent(environment: Mapping[str, str]) -> None:
@@ -128,8 +139,15 @@ def code_revision() -> str:
             check=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return importlib.metadata.version("theseum")
+        return _installed_version()
     return text
+
+
+def _installed_version() -> str:
+    try:
+        return importlib.metadata.version("theseum")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def library_versions() -> dict[str, str]:

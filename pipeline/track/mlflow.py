@@ -117,7 +117,7 @@ def ship(door: Door, folder: Path, parent: str) -> None:
 
 def _about(folder: Path) -> dict[str, Any] | None:
     """The record of a finished stage, or the task note of a running one."""
-    for name in ("record.json", "task.json"):
+    for name in ("record.json", "running.json"):
         try:
             about: dict[str, Any] = files.read_json(folder / name)
         except (FileNotFoundError, NotADirectoryError):
@@ -256,8 +256,7 @@ class Shipper:
                 self._ship_all(door, parent)
                 if last:
                     door.client.set_terminated(parent, self._status)
-            except (MlflowException, OSError, ValueError) as error:
-                # ValueError: a folder renamed while its file was being read.
+            except (MlflowException, OSError) as error:
                 if not self._warned:
                     log.warning("tracking is behind, the run goes on: %s", str(error)[:200])
                     self._warned = True
@@ -273,7 +272,11 @@ class Shipper:
 
     def _ship_all(self, door: Door, parent: str) -> None:
         for name, folder in list(self._folders.items()):
-            ship(door, folder, parent)
+            try:
+                ship(door, folder, parent)
+            except FileNotFoundError:
+                # The stage was finished and renamed meanwhile; its new name comes with the next round.
+                continue
             if name in self._failed and (folder / TRACKING_FILE).exists():
                 state = files.read_json(folder / TRACKING_FILE)
                 door.client.set_terminated(state["run_id"], "FAILED")

@@ -1,0 +1,1 @@
+"""Raw pages to clean documents, a vocabulary and packed token shards. Free of torch."""

@@ -1,0 +1,128 @@
+"""From a source of examples to the micro-batches of one rank.
+
+Step s of batch B is rows [sB, (s + 1)B) of the order. A loader has no state that matters: what a
+step holds is a function of (source, seed, batch, step). Threads only decide when an example is
+made, never which; ranks and micro-batches only cut the same global batch differently.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from pipeline.config import ConfigError
+from pipeline.data.example import Source
+from pipeline.data.order import rows_at
+from pipeline.runtime import rng_of
+
+MicroBatch = Mapping[str, np.ndarray]
+STEPS_AHEAD = 1
+
+
+class Loader:
+    """The micro-batches of one rank, made ahead by `workers` threads.
+
+    Rank r takes the r-th of `world_size` equal contiguous shares of the global batch, and its
+    micro-batches are contiguous slices of that share. Raises ConfigError when `batch` cannot be
+    shared out evenly.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        seed: int,
+        batch: int,
+        micro_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 1,
+    ) -> None:
+        check_shares(batch=batch, micro_batch=micro_batch, world_size=world_size)
+        assert 0 <= rank < world_size, (rank, world_size)
+        assert workers > 0, workers
+        self.source = source
+        self.seed = seed
+        self.batch = batch
+        self.micro_batch = micro_batch
+        self.share = batch // world_size
+        self.first = rank * self.share
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="loader")
+        self._ahead: dict[int, list[Future[MicroBatch]]] = {}
+
+    def micro_batches(self, step: int) -> list[MicroBatch]:
+        """This rank's micro-batches of `step`, in order; the next step is begun behind them."""
+        wanted = range(step, step + STEPS_AHEAD + 1)
+        for old in [other for other in self._ahead if other not in wanted]:
+            for future in self._ahead.pop(old):
+                future.cancel()
+        for number in wanted:
+            if number not in self._ahead:
+                self._ahead[number] = self._begin(number)
+        return [future.result() for future in self._ahead.pop(step)]
+
+    def close(self) -> None:
+        """End the threads; examples not begun yet are given up."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _begin(self, step: int) -> list[Future[MicroBatch]]:
+        """Hand every micro-batch of `step` to the threads."""
+        start = step * self.batch + self.first
+        epochs, rows = rows_at(
+            np.arange(start, start + self.share), num_rows=len(self.source), seed=self.seed
+        )
+        cuts = range(0, self.share, self.micro_batch)
+        return [
+            self._threads.submit(
+                self._made, epochs[cut : cut + self.micro_batch], rows[cut : cut + self.micro_batch]
+            )
+            for cut in cuts
+        ]
+
+    def _made(self, epochs: np.ndarray, rows: np.ndarray) -> MicroBatch:
+        """One micro-batch; the draws of an example are named by its epoch and row alone."""
+        examples = [
+            self.source.example(row, rng_of(self.seed, "example", epoch, row))
+            for epoch, row in zip(epochs.tolist(), rows.tolist(), strict=True)
+        ]
+        return self.source.collate(examples)
+
+
+def held_out(
+    source: Source,
+    rows: int,
+    *,
+    seed: int,
+    micro_batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[MicroBatch]:
+    """This rank's share of `rows` rows (all, if fewer) chosen by `seed`, the same at every call.
+
+    The rows are drawn from the whole source, since the first ones may be of one kind. Ranks take contiguous shares that differ by at most one row, so the last micro-batch of a rank
+    may be smaller and a rank may have one micro-batch less than another, or none.
+    """
+    count = min(rows, len(source))
+    _, chosen = rows_at(np.arange(count), num_rows=len(source), seed=seed)
+    mine = chosen[count * rank // world_size : count * (rank + 1) // world_size].tolist()
+    for chunk in _chunks(mine, micro_batch):
+        yield source.collate([source.example(row, rng_of(seed, "held_out", row)) for row in chunk])
+
+
+def check_shares(*, batch: int, micro_batch: int, world_size: int) -> None:
+    """Raise ConfigError unless `batch` is a multiple of `micro_batch` x `world_size`."""
+    unit = micro_batch * world_size
+    if batch > 0 and batch % unit == 0:
+        return
+    below, above = batch // unit * unit, (batch // unit + 1) * unit
+    near = f"{below} or {above}" if below > 0 else str(above)
+    problem = (
+        f"batch {batch} cannot be shared out: {world_size} process(es) with micro_batch "
+        f"{micro_batch} need a multiple of {unit}, for example {near}"
+    )
+    raise ConfigError([problem])
+
+
+def _chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -1,0 +1,56 @@
+"""Character sets and text of pages."""
+
+import pytest
+
+from data_prep.extract import decode, extract
+from data_prep.sources import Page
+
+WORD = "Größe “quoted”"
+
+
+@pytest.mark.parametrize(
+    ("body", "declared", "expected"),
+    [
+        (WORD.encode(), "utf-8", (WORD, 0)),
+        (WORD.encode("cp1252"), "iso-8859-1", (WORD, 0)),
+        (WORD.encode(), None, (WORD, 0)),
+        (
+            b'<meta charset="windows-1251">' + "Привет".encode("cp1251"),
+            None,
+            ('<meta charset="windows-1251">Привет', 0),
+        ),
+        (b"\xef\xbb\xbf" + WORD.encode(), "cp1252", (WORD, 0)),
+        ("\ufeff<p>".encode("utf-16-le"), "utf-8", ("<p>", 0)),
+        (b"abc", "no-such-charset", ("abc", 0)),
+    ],
+)
+def test_character_sets(body, declared, expected):
+    assert decode(body, declared, html=True) == expected
+
+
+def test_what_cannot_be_read_is_replaced_and_counted():
+    body = b"good \xff text \xef\xbf\xbd and \xfe"
+    text, replaced = decode(body, "utf-8", html=False)
+    assert text.count("\ufffd") == 3
+    assert replaced == 2
+
+
+def test_binary_files_are_not_readable_and_one_bad_byte_is_no_harm():
+    assert not extract(
+        Page("u", "", 0, bytes(range(128, 256)) * 9, "utf-8", is_html=False)
+    ).is_readable
+    assert extract(Page("u", "", 0, b"a" * 200 + b"\xff", "utf-8", is_html=False)).is_readable
+
+
+def test_html_gives_one_line_a_block_without_navigation():
+    body = b"""<html><head><title> A
+        title </title></head><body><nav><a href="/">Home is here.</a></nav>
+        <main><h1>Head</h1><p>First
+        <b>paragraph</b> of it.</p><ul><li>An item.</li></ul><script>var x = {}</script></main></body></html>"""
+    page = extract(Page("u", "", 0, body, None, is_html=True))
+    assert page.title == "A title"
+    assert [line.strip() for line in page.text.splitlines() if line.strip()] == [
+        "Head",
+        "First paragraph of it.",
+        "An item.",
+    ]
