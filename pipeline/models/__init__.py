@@ -1,0 +1,10 @@
+"""Networks: one Transformer core, its mixers, the models built of it, heads and file formats."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.models.encoder import EncoderConfig
+from pipeline.models.encoder_decoder import EncoderDecoderConfig
+
+ModelConfig = Annotated[EncoderConfig | EncoderDecoderConfig, Field(discriminator="type")]

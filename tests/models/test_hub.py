@@ -1,0 +1,166 @@
+"""Parity with transformers on random weights, and the exported tokenizer."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+import transformers
+
+from pipeline.config import DataError
+from pipeline.models.encoder import EncoderConfig
+from pipeline.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from pipeline.models.heads import MaskedLanguageModel, SequenceClassifier
+from pipeline.models.hub import (
+    compare_logits,
+    export_folder,
+    hub_config,
+    loaded_model,
+    verify_folder,
+)
+from pipeline.models.tokenizer_json import merges_of
+from pipeline.tokenizer import SPECIAL_PIECES, Vocabulary
+
+TEXTS = [
+    "The mixer owns its projections.",
+    "two   spaces,\ta tab\nand a new line ",
+    "naïve ﬁle ½ É 東京",
+    "",
+    "1e-4 != 0.001; x[3:5]",
+]
+BERT = EncoderConfig(num_layers=3, hidden_size=48, num_heads=4, ffn_size=96, max_length=64)
+T5 = {"num_layers": 2, "num_decoder_layers": 3, "hidden_size": 48, "num_heads": 3, "ffn_size": 80}
+T5_1_0 = EncoderDecoderConfig(**T5, head_size=8)
+T5_1_1 = EncoderDecoderConfig(**T5, head_size=8, feed_forward="geglu", tied_head=False)
+BUILD = {
+    "BertForMaskedLM": lambda size: MaskedLanguageModel(BERT, size),
+    "BertForSequenceClassification": lambda size: SequenceClassifier(BERT, size, 3),
+    "T5ForConditionalGeneration": lambda size: EncoderDecoder(T5_1_0, size),
+    "T5ForConditionalGeneration 1.1": lambda size: EncoderDecoder(T5_1_1, size),
+}
+
+
+def perturbed(network):
+    """All parameters away from their special initial values, so that none goes unnoticed."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return network
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_transformers_computes_the_same(name, vocabulary, tmp_path):
+    network = perturbed(BUILD[name](vocabulary.size))
+    labels = ["a", "b", "c"] if "Classification" in name else ()
+    export_folder(network, vocabulary, tmp_path, labels)
+    found = verify_folder(network, vocabulary, tmp_path, TEXTS)
+    assert found["architecture"] == name.split()[0]
+    assert 0 <= found["max_abs_difference"] <= 1e-5
+    assert found["largest_abs_logit"] > 0.1
+    assert found["texts_with_equal_ids"] == found["texts"] == len(TEXTS)
+    assert network.training
+    if labels:
+        settings = transformers.AutoConfig.from_pretrained(tmp_path)
+        assert settings.id2label == {0: "a", 1: "b", 2: "c"}
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_a_change_of_any_weight_is_noticed(name, vocabulary, tmp_path):
+    network = perturbed(BUILD[name](vocabulary.size)).eval()
+    export_folder(network, vocabulary, tmp_path)
+    theirs = loaded_model(network, tmp_path)
+    rows = [np.arange(10, 30), np.arange(50, 63)]
+    for weight, parameter in network.named_parameters():
+        before = parameter.detach().clone()
+        with torch.no_grad():
+            parameter += 0.3 * torch.randn_like(parameter)
+            difference, _ = compare_logits(network, theirs, rows)
+            parameter.copy_(before)
+        # a bias of keys moves all scores of a query alike, which softmax does not see
+        assert (difference > 1e-4) != weight.endswith("mixer.key.bias"), weight
+    assert compare_logits(network, theirs, rows)[0] <= 1e-5
+
+
+def test_every_weight_has_one_name_in_transformers(vocabulary, tmp_path):
+    network = EncoderDecoder(T5_1_1, vocabulary.size)
+    export_folder(network, vocabulary, tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_decoder_layers": 2}))
+    with pytest.raises(DataError, match=r"weights do not fit, first decoder\.block\.2"):
+        verify_folder(network, vocabulary, tmp_path, TEXTS)
+
+
+def test_special_tokens_stand_where_each_model_needs_them(vocabulary, tmp_path):
+    (ids,) = vocabulary.encode([TEXTS[0]])
+    export_folder(BUILD["BertForMaskedLM"](vocabulary.size), vocabulary, tmp_path / "bert")
+    bert = transformers.AutoTokenizer.from_pretrained(tmp_path / "bert")
+    assert bert(TEXTS[0])["input_ids"] == [3, *ids, 4]
+    assert bert(TEXTS[0], TEXTS[0])["input_ids"] == [3, *ids, 4, *ids, 4]
+    assert (bert.mask_token_id, bert.pad_token_id, bert.unk_token_id) == (5, 0, 2)
+    assert bert.model_max_length == 64
+    the, rest = vocabulary.encode(["The", "its projections."])
+    masked = bert("The [MASK] its projections.")["input_ids"]
+    assert masked == [3, *the, 5, *rest, 4]
+    export_folder(BUILD["T5ForConditionalGeneration"](vocabulary.size), vocabulary, tmp_path / "t5")
+    t5 = transformers.AutoTokenizer.from_pretrained(tmp_path / "t5")
+    assert t5(TEXTS[0])["input_ids"] == [*ids, 1]
+    for index in (0, 1, 39):
+        assert t5.convert_tokens_to_ids(f"<extra_id_{index}>") == vocabulary.sentinel(index)
+    assert t5("The <extra_id_1> its projections.")["input_ids"] == [
+        *the,
+        vocabulary.sentinel(1),
+        *rest,
+        1,
+    ]
+    assert t5.decode(ids) == TEXTS[0]
+
+
+@pytest.mark.parametrize("algorithm", ["unigram", "bpe"])
+@pytest.mark.parametrize("fallback", ["bytes", "unknown"])
+def test_either_algorithm_gives_sentencepieces_ids(algorithm, fallback, vocabulary, tmp_path):
+    from conftest import documents
+
+    own = documents()
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(own),
+        model_writer=model,
+        model_type=algorithm,
+        byte_fallback=fallback == "bytes",
+        vocab_size=900,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        control_symbols=list(SPECIAL_PIECES[3:]),
+        num_threads=1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    trained = Vocabulary(model.getvalue(), 10)
+    shape = EncoderConfig(num_layers=1, hidden_size=8, num_heads=1, ffn_size=8)
+    network = MaskedLanguageModel(shape, trained.size)
+    export_folder(network, trained, tmp_path)
+    plain = [text for text in own if not any(piece in text for piece in SPECIAL_PIECES)]
+    plain = [text for text in plain if "<extra_id" not in text]
+    found = verify_folder(network, trained, tmp_path, [*TEXTS, *plain])
+    assert found["texts"] > 200
+    assert found["texts_with_equal_ids"] >= 0.99 * found["texts"]
+
+
+def test_merges_are_in_the_order_of_their_scores():
+    pieces = [*((piece, 0.0) for piece in SPECIAL_PIECES), ("ab", -0.0), ("abc", -1.0)]
+    pieces += [("bc", -2.0), ("a", -3.0), ("b", -4.0), ("c", -5.0)]
+    assert merges_of(pieces) == [("a", "b"), ("a", "bc"), ("ab", "c"), ("b", "c")]
+
+
+def test_what_transformers_cannot_express_is_refused():
+    shape = EncoderConfig(num_layers=1, hidden_size=8, num_heads=2, head_size=3, ffn_size=8)
+    with pytest.raises(DataError, match="2 heads of 3 are not hidden_size 8"):
+        hub_config(MaskedLanguageModel(shape, 100))
+    shape = EncoderDecoderConfig(**T5, mixer={"type": "softmax", "dropout": 0.3})
+    with pytest.raises(DataError, match=r"has one dropout rate, this network has \[0.1, 0.3\]"):
+        hub_config(EncoderDecoder(shape, 100))
