@@ -22,7 +22,7 @@ from pipeline.tokenizer import CLS, MASK, PAD, SEP, Vocabulary
 
 @config
 class MlmConfig:
-    """Masked language modelling: which share of the tokens is hidden and predicted."""
+    """Masked language modelling: `masking_rate` is the share of tokens that is hidden and predicted."""
 
     NETWORK: ClassVar[str] = "encoder"
 

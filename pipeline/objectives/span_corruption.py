@@ -22,7 +22,11 @@ from pipeline.tokenizer import EOS, PAD, Vocabulary
 
 @config
 class SpanCorruptionConfig:
-    """T5's span corruption: how much is hidden, in spans of which mean length, and the weight of z-loss."""
+    """T5's span corruption: a share of `noise_density` of the tokens is hidden, in spans.
+
+    Spans have `mean_span_length` tokens on average; `z_loss` is the weight of the squared log of
+    the softmax's normaliser.
+    """
 
     NETWORK: ClassVar[str] = "encoder_decoder"
 

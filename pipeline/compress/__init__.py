@@ -1,0 +1,1 @@
+"""Compression of a trained network into a smaller one."""

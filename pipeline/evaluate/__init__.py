@@ -1,0 +1,1 @@
+"""Measuring models: tasks, metrics, baselines, speed."""
