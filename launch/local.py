@@ -65,7 +65,8 @@ def _start(
         "PYTHONUNBUFFERED": "1",
         PARENT_VARIABLE: str(os.getpid()),
     }
-    command = [sys.executable, "-m", "pipeline.train", str(job_file)]
+    # -P: a folder called pipeline/ where the user stands is not ours.
+    command = [sys.executable, "-P", "-m", "pipeline.train", str(job_file)]
     return subprocess.Popen(
         command,
         env=environment,

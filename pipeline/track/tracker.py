@@ -1,8 +1,8 @@
 """The journal: what a job reports, appended to a local file and nowhere else.
 
-Training never talks to a tracking server. It appends lines to `journal.jsonl`; whoever runs the job ships them to MLflow
-(see `mlflow`), now or later, from this machine or another. A step is reported once: after a restart, steps that are
-already in the journal are not written again.
+Training never talks to a tracking server. It appends lines to `journal.jsonl`; whoever runs the job
+ships them to MLflow (see `mlflow`), now or later, from this machine or another. A step is reported
+once: after a restart, steps that are already in the journal are not written again.
 """
 
 import json
