@@ -39,6 +39,10 @@ PAGE_REASONS = ("lorem_ipsum", "curly_bracket", "too_few_sentences")
 class Rules:
     """Limits of the C4 rules. The defaults are those of the released code; the paper says 3
     words, 5 sentences.
+
+    A page of more than `max_characters`, or of fewer than `min_sentences` once its lines are
+    cleaned, is dropped; so is a line with a word of more than `max_word_characters` or with fewer
+    than `min_words_per_line`.
     """
 
     max_characters: Positive = 190_000

@@ -58,7 +58,7 @@ PAGE_SCHEMA = pa.schema(
 
 @config
 class Corpus:
-    """Clean documents of every input.
+    """Clean documents of every source in `inputs`.
 
     `validation_fraction` is taken in thousandths, by MD5 of the address; `shard_documents` is how
     many documents a part holds.

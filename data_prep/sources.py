@@ -110,7 +110,7 @@ def files_of(source: WarcSource | TextSource) -> list[Path]:
     """Files of a source in order of their names; DataError names a glob that matches none."""
     found: set[Path] = set()
     for pattern in source.paths:
-        matched = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207
+        matched = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - may be absolute
         matched = [path for path in matched if path.is_file()]
         if not matched:
             raise DataError(

@@ -23,7 +23,10 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 @config
 class Task:
-    """A classification task: one file for each split, and the fields that hold text and label."""
+    """A classification task: one file for each split, and the fields that hold text and label.
+
+    `metric` is the score by which classifiers are compared.
+    """
 
     makes: ClassVar[Artifact] = "task"
     claims: ClassVar[Claim] = "cpu"

@@ -28,6 +28,10 @@ QUIET = 2  # SentencePiece's log level: errors only
 class Vocab:
     """A vocabulary of `size` pieces, special and byte pieces included, and sentinels above them.
 
+    `num_sentinels` is how many marks of hidden spans there are. `character_coverage` is the share
+    of the corpus's characters that get a piece of their own; with `byte_fallback` the others are
+    spelt in bytes. `split_digits` makes every digit a piece. `algorithm` and `num_threads` are
+    SentencePiece's.
     `max_sentences` is about how many lines are used when the corpus has more. Lines of more than
     64 KiB are left out and counted.
     """

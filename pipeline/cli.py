@@ -95,12 +95,16 @@ def _run_file(options: argparse.Namespace) -> "RunFile":
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from pipeline.flow.store import ERROR
+
     run_file, _, steps = _read(options)
     width = max(len(step.name) for step in steps)
     for step in steps:
         where = f"  {step.folder.name}" if step.state == "done" else ""
         if step.holder is not None:
             where += f"  running now ({step.holder})"
+        elif (step.partial / ERROR).exists():
+            where += "  failed, will be tried again"
         elif step.partial.exists():
             where += "  begun, will continue"
         print(f"{step.state:8} {step.name:{width}}  {step.stage.kind}{where}")

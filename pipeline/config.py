@@ -129,6 +129,8 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
         if not separator or not all(keys):
             problems.append(f"command line: {override!r}: needs the form key.path=value")
             continue
+        for length in range(1, len(keys)):
+            document.places.setdefault(keys[:length], str(COMMAND_LINE))
         reader = _Reader(COMMAND_LINE, document, problems, ())
         if not assign(tree, keys, reader.read(text, keys)):
             problems.append(f"command line: {key}: a part of it was given a value already")

@@ -49,11 +49,12 @@ def ranks_of(environment: Mapping[str, str]) -> Ranks:
     """Rank and world size from whichever launcher started this process.
 
     torchrun, deepspeed and Theseum's own spawner set RANK, WORLD_SIZE and LOCAL_RANK; srun sets SLURM_PROCID,
-    SLURM_NTASKS and SLURM_LOCALID for the tasks of a step. Nothing set means one process.
+    SLURM_STEP_NUM_TASKS and SLURM_LOCALID for the tasks of a step. Nothing set means one process, and so does a batch
+    script that starts Python without srun: it sees the job's SLURM_NTASKS, but no step.
     """
     for rank, world, local in (
         ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
     ):
         if rank in environment and world in environment:
             return Ranks(
@@ -65,13 +66,14 @@ def ranks_of(environment: Mapping[str, str]) -> Ranks:
 def rendezvous_of(environment: Mapping[str, str], ranks: Ranks) -> dict[str, str]:
     """The five variables torch.distributed reads, completed from whichever launcher started this process.
 
-    Under srun the address is the first host of the job and the port follows from the job id, so that two jobs on one
-    node do not meet. A single process gets a free port of this machine.
+    Under srun the address is the first host of the step, where its rank 0 is, and the port follows from the ids of job
+    and step, so that two of either on one node do not meet. A single process gets a free port of this machine.
     """
     address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
-    if "SLURM_JOB_ID" in environment and "SLURM_PROCID" in environment:
-        port = port or str(20_000 + int(environment["SLURM_JOB_ID"]) % 10_000)
-        address = address or _first_host(environment["SLURM_JOB_NODELIST"])
+    if ranks.world_size > 1 and "SLURM_STEP_NODELIST" in environment:
+        job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
+        port = port or str(20_000 + (31 * job + step) % 10_000)
+        address = address or _first_host(environment["SLURM_STEP_NODELIST"])
     return {
         "RANK": str(ranks.rank),
         "WORLD_SIZE": str(ranks.world_size),

@@ -23,25 +23,28 @@ def test_ranks_from_each_launcher():
     assert ranks_of({}) == Ranks(0, 1, 0)
     torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
     assert ranks_of(torchrun) == Ranks(3, 4, 1)
-    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+    slurm = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"}
     assert ranks_of(slurm) == Ranks(5, 8, 1)
     assert ranks_of(slurm | torchrun) == Ranks(3, 4, 1), "an explicit rank wins"
+    batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
+    assert ranks_of(batch_script) == Ranks(), "not started by srun, so it has no peers"
 
 
-def test_slurm_jobs_on_one_node_get_different_ports():
-    def port(job):
+def test_slurm_jobs_and_steps_on_one_node_get_different_ports():
+    def port(job, step):
         environment = {
             "SLURM_JOB_ID": job,
-            "SLURM_PROCID": "0",
-            "SLURM_NTASKS": "1",
+            "SLURM_STEP_ID": step,
+            "SLURM_STEP_NODELIST": "node[1-2]",
             "MASTER_ADDR": "node1",
         }
-        found = rendezvous_of(environment, Ranks())
+        found = rendezvous_of(environment, Ranks(1, 2, 0))
         assert found["MASTER_ADDR"] == "node1"
         return int(found["MASTER_PORT"])
 
-    assert port("17") != port("18")
-    assert 20_000 <= port("17") < 30_000
+    ports = [port(job, step) for job in ("17", "18", "4294967294") for step in ("0", "1", "2")]
+    assert len(set(ports)) == len(ports)
+    assert all(20_000 <= one < 30_000 for one in ports)
 
 
 def test_a_single_process_gets_a_free_port():

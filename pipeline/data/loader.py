@@ -99,8 +99,9 @@ def held_out(
 ) -> Iterator[MicroBatch]:
     """This rank's share of `rows` rows (all, if fewer) chosen by `seed`, the same at every call.
 
-    The rows are drawn from the whole source, since the first ones may be of one kind. Ranks take contiguous shares that differ by at most one row, so the last micro-batch of a rank
-    may be smaller and a rank may have one micro-batch less than another, or none.
+    The rows are drawn from the whole source, since the first ones may be of one kind. Ranks take
+    contiguous shares that differ by at most one row, so the last micro-batch of a rank may be smaller
+    and a rank may have one micro-batch less than another, or none.
     """
     count = min(rows, len(source))
     _, chosen = rows_at(np.arange(count), num_rows=len(source), seed=seed)

@@ -1,6 +1,7 @@
 """BERT's encoder (Devlin et al. 2018): post-norm blocks on learned positions, exact GELU.
 
-Weights start from a truncated normal (0.02, cut at two), as in the original code; biases from zero.
+Weights start from a truncated normal (cut at two deviations), as in the original code; biases from
+zero. The original deviation, 0.02, belongs to width 768: a width of 128 starts as well from 0.05.
 """
 
 from typing import Annotated, Literal
@@ -18,8 +19,6 @@ from pipeline.models.mixers.mixer import Heads, Needs
 from pipeline.models.mixers.softmax import SoftmaxConfig
 from pipeline.models.transformer import Block, Core, run_blocks
 
-INITIAL_STD = 0.02
-
 NEEDS = Needs(kinds=frozenset({"all"}))
 
 Positive = Annotated[int, Field(ge=1)]
@@ -28,7 +27,11 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 
 @config
 class EncoderConfig:
-    """Shape of a BERT encoder. `head_size` is hidden_size / num_heads unless it is given."""
+    """Shape of a BERT encoder. `head_size` is hidden_size / num_heads unless it is given.
+
+    `ffn_size` is the width inside a feed-forward layer, `max_length` the longest input in tokens.
+    `initial_std` is that of the normal weights it starts with; `norm_eps` is added to variances.
+    """
 
     type: Literal["encoder"] = "encoder"
     num_layers: Positive
@@ -39,6 +42,7 @@ class EncoderConfig:
     max_length: Positive = 512
     dropout: Rate = 0.1
     norm_eps: Annotated[float, Field(gt=0)] = 1e-12
+    initial_std: Annotated[float, Field(gt=0)] = 0.02
     mixer: MixerConfig = SoftmaxConfig()
 
     def __post_init__(self) -> None:
@@ -87,7 +91,7 @@ class Encoder(nn.Module):
             dropout=config.dropout,
         )
         self.layers = nn.ModuleList(Block(config.core()) for _ in range(config.num_layers))
-        initialise(self)
+        initialise(self, config.initial_std)
 
     def forward(
         self,
@@ -113,10 +117,10 @@ def view_of(segment_ids: Tensor, visibility: Visibility | None = None) -> View:
 
 
 @torch.no_grad()
-def initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module, std: float) -> None:
     """BERT's initial weights for every dense layer and table inside `module`."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
-            truncated_normal_(part.weight, INITIAL_STD)
+            truncated_normal_(part.weight, std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             part.bias.zero_()

@@ -36,6 +36,9 @@ class EncoderDecoderConfig:
     """Shape of a T5 model. `num_heads` x `head_size` need not be `hidden_size`.
 
     `num_layers` is the encoder's depth, and the decoder's unless `num_decoder_layers` is given.
+    `feed_forward` layers are `ffn_size` wide inside; `tied_head` makes the word embeddings the head.
+    Relative positions fall into `num_buckets`; those beyond `max_distance` tokens share the last.
+    `norm_eps` is added to mean squares.
     """
 
     type: Literal["encoder_decoder"] = "encoder_decoder"

@@ -14,12 +14,12 @@ from pipeline.models.layers import LayerNorm, padded_vocab
 class MaskedLanguageHead(nn.Module):
     """Dense, GELU, LayerNorm, then the word embeddings as output matrix with a bias of its own."""
 
-    def __init__(self, hidden_size: int, words: nn.Embedding, norm_eps: float) -> None:
+    def __init__(self, config: EncoderConfig, words: nn.Embedding) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.norm = LayerNorm(hidden_size, norm_eps)
-        initialise(self)
-        self.decoder = nn.Linear(hidden_size, words.num_embeddings)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size, config.norm_eps)
+        initialise(self, config.initial_std)
+        self.decoder = nn.Linear(config.hidden_size, words.num_embeddings)
         self.decoder.weight = words.weight
         nn.init.zeros_(self.decoder.bias)
 
@@ -38,9 +38,7 @@ class MaskedLanguageModel(nn.Module):
         self.vocab_size = vocab_size
         self.padded_vocab = padded_vocab(vocab_size)
         self.encoder = Encoder(config, vocab_size)
-        self.head = MaskedLanguageHead(
-            config.hidden_size, self.encoder.embeddings.word, config.norm_eps
-        )
+        self.head = MaskedLanguageHead(config, self.encoder.embeddings.word)
 
     def forward(
         self,
@@ -61,10 +59,10 @@ class MaskedLanguageModel(nn.Module):
 class Pooler(nn.Module):
     """The state of the first token through a dense layer and tanh."""
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        initialise(self)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        initialise(self, config.initial_std)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """States [B, T, D] to [B, D]."""
@@ -81,10 +79,10 @@ class SequenceClassifier(nn.Module):
         self.padded_vocab = padded_vocab(vocab_size)
         self.num_labels = num_labels
         self.encoder = Encoder(config, vocab_size)
-        self.pooler = Pooler(config.hidden_size)
+        self.pooler = Pooler(config)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
-        initialise(self.classifier)
+        initialise(self.classifier, config.initial_std)
 
     def forward(self, input_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Logits [B, num_labels], at least float32, of sequences [B, T] that begin with [CLS]."""

@@ -77,4 +77,4 @@ def _normalizer_of(rules: Any) -> normal.Normalizer:
         steps.append(normal.Precompiled(rules.precompiled_charsmap))
     if rules.remove_extra_whitespaces:
         steps += [normal.Strip(left=False), normal.Replace(Regex(" {2,}"), " ")]
-    return normal.Sequence(steps)  # type: ignore[arg-type]
+    return normal.Sequence(steps)  # type: ignore[arg-type]  # any list is taken

@@ -32,6 +32,7 @@ POINTS_A_BATCH = 1000
 PARAM_CHARACTERS = 6000
 SHIP_SECONDS = 2.0
 FLUSH_SECONDS = 20.0
+HURRY_SECONDS = 2.0
 PARENT_TAG = "mlflow.parentRunId"
 
 log = logging.getLogger("theseum.tracking")
@@ -105,14 +106,21 @@ def ship(door: Door, folder: Path, parent: str) -> None:
         door.client.set_tag(run_id, "theseum.kind", about["kind"])
         door.client.update_run(run_id, status="RUNNING")
         state |= {"run_id": run_id, "experiment_id": door.experiment_id}
-        files.write_json(state_path, state)
+        _keep(state_path, state)
     state["shipped"] = _ship_journal(
         door, state["run_id"], folder / "journal.jsonl", state["shipped"]
     )
     if "counts" in about:
         _finish(door, state["run_id"], folder, about)
         state["finished"] = True
-    files.write_json(state_path, state)
+    _keep(state_path, state)
+
+
+def _keep(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the watermark, unless the stage's folder has been renamed meanwhile."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(state), encoding="utf-8")
+    beside.replace(path)
 
 
 def _about(folder: Path) -> dict[str, Any] | None:
@@ -237,10 +245,10 @@ class Shipper:
             self._failed[name] = self._folders[name]
 
     def run_finished(self, status: str) -> None:
-        """Send the rest, for at most FLUSH_SECONDS; what is left is sent by the next run."""
+        """Send the rest, for a bounded time; what is left is sent by the next run."""
         self._status = status
         self._wake.set()
-        self._thread.join(FLUSH_SECONDS)
+        self._thread.join(HURRY_SECONDS if status == "KILLED" else FLUSH_SECONDS)
 
     def _work(self) -> None:
         door, parent = None, ""

@@ -1,8 +1,9 @@
 """The training job: `python -m pipeline.train job.json`, the same under every launcher.
 
-The job file names a stage, its config, its input folders and where to write; rank, world size and rendezvous come
-from whichever launcher started the process. The job has succeeded when `done.json` is there. Exit codes: 0 done, 2 and 3
-a mistake in config or data, 75 stopped with its state saved, 1 anything else.
+The job file names a stage, its config, its input folders and where to write; rank, world size and
+rendezvous come from whichever launcher started the process. The job has succeeded when `done.json`
+is there. Exit codes: 0 done, 2 and 3 a mistake in config or data, 75 stopped with its state saved,
+1 anything else.
 """
 
 import os

@@ -15,7 +15,10 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 @config
 class AdamWConfig:
-    """AdamW (Loshchilov and Hutter 2019). Biases and norms are not decayed."""
+    """AdamW (Loshchilov and Hutter 2019). Biases and norms are not decayed.
+
+    `lr` is the peak of the schedule, `betas` the decay of both moments, `eps` the denominator's.
+    """
 
     type: Literal["adamw"] = "adamw"
     lr: Positive = 1e-3
@@ -42,7 +45,7 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
 
 @config
 class ScheduleConfig:
-    """Learning rate over the run as a share of the peak: warm up linearly, then fall as `type` says.
+    """Learning rate over the run as a share of the peak: `warmup_steps` up, then as `type` says.
 
     linear: to `final` in a straight line; cosine: to `final` along a half cosine; constant: stay at 1.
     """

@@ -30,7 +30,10 @@ DERIVED_DEEPSPEED_KEYS = {
 
 @config
 class DeepSpeedConfig:
-    """DeepSpeed, with the ZeRO stage and a native block that is laid over what Theseum generates."""
+    """DeepSpeed with `zero_stage`, and a `native` block that is laid over what Theseum generates.
+
+    Gradients and weights travel in buckets of `bucket_elements` numbers.
+    """
 
     type: Literal["deepspeed"] = "deepspeed"
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
@@ -59,7 +62,13 @@ class TorchConfig:
 
 @config
 class TrainSettings:
-    """How a job trains, whatever it trains. Batches are counted in rows."""
+    """How a job trains, whatever it trains. Batches are counted in rows.
+
+    A step takes `batch` rows over all ranks, `micro_batch` at a time on each. `clip_norm` bounds the
+    norm of the gradient. `precision` auto is bf16 where the hardware has it. `log_every`,
+    `evaluate_every` and `checkpoint_every` are steps; `evaluate_rows` is how many held-out rows are
+    used, `keep_checkpoints` how many of the newest checkpoints stay.
+    """
 
     batch: AtLeastOne = 32
     micro_batch: AtLeastOne = 8

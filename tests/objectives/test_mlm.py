@@ -62,10 +62,7 @@ def test_same_key_same_noise_other_key_other_noise(vocabulary):
 def test_random_replacements_are_ordinary_pieces(vocabulary):
     corruption = MlmConfig(masking_rate=0.9).corruption(vocabulary, 30)
     ids = np.concatenate(
-        [
-            corruption.corrupt(row_of(30), rng_of(1, "t", i))["input_ids"][1:31]
-            for i in range(100)
-        ]
+        [corruption.corrupt(row_of(30), rng_of(1, "t", i))["input_ids"][1:31] for i in range(100)]
     )
     ordinary = ids[ids != MASK]
     assert ordinary.min() >= vocabulary.first_ordinary_id

@@ -33,7 +33,11 @@ def test_round_trip_is_exact(tmp_path):
 
 def test_keeps_the_newest_and_says_which_is_latest(tmp_path):
     saved(tmp_path, (5, 10, 15, 20), keep=2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-00000015", "step-00000020"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "latest",
+        "step-00000015",
+        "step-00000020",
+    ]
     assert (tmp_path / "latest").read_text() == "step-00000020\n"
 
 

@@ -1,5 +1,7 @@
 """Schedules are pure functions with known values; decay spares vectors."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def test_linear_falls_in_a_straight_line():
     values = shares("linear", warmup_steps=2)
     assert values[2] == 1.0
     assert values[6] == pytest.approx(0.5)
-    drops = [a - b for a, b in zip(values[2:], values[3:], strict=False)]
+    drops = [a - b for a, b in itertools.pairwise(values[2:])]
     assert drops == pytest.approx([1 / 8] * 7)
 
 
@@ -31,8 +33,10 @@ def test_cosine_is_halfway_at_the_middle_and_ends_at_final():
 
 
 def test_only_matrices_decay_and_frozen_parameters_are_left_out():
-    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
-    network[2].requires_grad_(False)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2)
+    )
+    network[2].requires_grad_(requires_grad=False)
     optimizer = AdamWConfig(weight_decay=0.1).build(network)
     decayed, spared = optimizer.param_groups
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3)]
