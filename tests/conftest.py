@@ -6,17 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
+from real_text import documents
 
 from pipeline.data.shards import dtype_for, shard_facts, write_manifest, write_shard
 from pipeline.tokenizer import SPECIAL_PIECES, Vocabulary
-
-TEXT_FILES = sorted(Path(__file__).parent.parent.glob("pipeline/**/*.py"))
-
-
-def documents() -> list[str]:
-    """Real text that is always at hand: this repository's own sources, a paragraph a document."""
-    text = "\n\n".join(path.read_text(encoding="utf-8") for path in TEXT_FILES)
-    return [part.replace("\n", " ").strip() for part in text.split("\n\n") if len(part) > 80]
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +41,7 @@ def token_folder(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("tokens")
     encoded = [np.asarray(ids) for ids in vocabulary.encode(documents())]
     facts = {}
-    for split, part in (("train", encoded[40:]), ("validation", encoded[:40])):
+    for split, part in (("train", encoded[200:]), ("validation", encoded[:200])):
         path = folder / split / "shard-00000.arrow"
         write_shard(path, part, row_length=30, dtype=dtype_for(vocabulary.size))
         facts[split] = [shard_facts(path)]

@@ -3,9 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from pipeline.evaluate.task import LabelledTexts
 
@@ -21,6 +18,10 @@ def majority(train: LabelledTexts, texts: tuple[str, ...]) -> np.ndarray:
 
 def linear(train: LabelledTexts, texts: tuple[str, ...]) -> np.ndarray:
     """Labels by logistic regression over TF-IDF of words and word pairs. [texts], int64."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORD),
         LogisticRegression(C=10.0, max_iter=1000),

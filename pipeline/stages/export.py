@@ -8,7 +8,6 @@ from pipeline import files
 from pipeline.config import DataError, config
 from pipeline.flow.stage import Artifact, Claim, Reads, Work
 from pipeline.models.artifact import TOKENIZER_FOLDER, load_model
-from pipeline.models.hub import export_folder, verify_folder
 from pipeline.tokenizer import load_vocabulary
 
 LARGEST_DIFFERENCE = 1e-4  # of float32 logits; rounding alone stays below 1e-5
@@ -27,7 +26,10 @@ SENTENCES = (
 
 @config
 class Export:
-    """Writes `huggingface/` and `verification.json` for the model of another stage."""
+    """Writes `huggingface/` and `verification.json` for the model of another stage.
+
+    `plan` reads this class, so transformers is imported only when the stage runs.
+    """
 
     makes: ClassVar[Artifact] = "export"
     claims: ClassVar[Claim] = "cpu"
@@ -42,6 +44,8 @@ class Export:
 
     def run(self, work: Work) -> Mapping[str, Any]:
         """Export and verify; DataError when transformers computes something else than Theseum."""
+        from pipeline.models.hub import export_folder, verify_folder
+
         folder = work.inputs[self.model] / "model"
         network, facts = load_model(folder)
         vocabulary = load_vocabulary(folder / TOKENIZER_FOLDER)

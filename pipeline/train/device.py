@@ -11,10 +11,13 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
 
 
 def device_of(ranks: Ranks) -> torch.device:
-    """This rank's GPU, or the CPU where there is none."""
+    """This rank's GPU, or the CPU where there is none.
+
+    A launcher may show a rank all GPUs of its node or only its own, which is then number 0.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", ranks.local_rank)
+    device = torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline.config import ConfigError
 from pipeline.data.example import Example, stack
 from pipeline.data.loader import Loader, held_out
-from pipeline.data.order import row_at
+from pipeline.data.order import row_at, rows_at
 from pipeline.runtime import rng_of
 
 
@@ -127,11 +127,12 @@ def test_held_out_rows_are_the_same_for_every_cut(world_size: int, micro_batch: 
             Numbered(50), 13, seed=3, micro_batch=micro_batch, rank=rank, world_size=world_size
         )
     ]
-    assert np.array_equal(np.concatenate([b["row"] for b in batches]).ravel(), np.arange(13))
+    rows = np.concatenate([b["row"] for b in batches]).ravel()
+    assert np.array_equal(rows, rows_at(np.arange(13), num_rows=50, seed=3)[1])
+    assert rows.max() >= 13, "drawn from the whole source, not from its beginning"
     draws = np.concatenate([batch["draw"] for batch in batches])
-    for row in range(13):
-        expected = rng_of(3, "held_out", row).integers(0, 1 << 62, size=3)
-        assert np.array_equal(draws[row], expected)
+    for draw, row in zip(draws, rows.tolist(), strict=True):
+        assert np.array_equal(draw, rng_of(3, "held_out", row).integers(0, 1 << 62, size=3))
 
 
 def test_held_out_stops_at_the_end_of_the_source() -> None:

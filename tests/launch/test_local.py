@@ -96,7 +96,7 @@ def test_message_of_a_user_error_comes_through(job):
         "(out / 'failure.json').write_text(json.dumps({'message': 'rows are too long'}))\n"
         "sys.exit(2)"
     )
-    with pytest.raises(LaunchError, match="^rows are too long$"):
+    with pytest.raises(LaunchError, match=r"^rows are too long$"):
         local.run_job(path, processes=1)
 
 

@@ -8,6 +8,7 @@ import pytest
 import sentencepiece
 import torch
 import transformers
+from real_text import documents
 
 from pipeline.config import DataError
 from pipeline.models.encoder import EncoderConfig
@@ -121,8 +122,6 @@ def test_special_tokens_stand_where_each_model_needs_them(vocabulary, tmp_path):
 @pytest.mark.parametrize("algorithm", ["unigram", "bpe"])
 @pytest.mark.parametrize("fallback", ["bytes", "unknown"])
 def test_either_algorithm_gives_sentencepieces_ids(algorithm, fallback, vocabulary, tmp_path):
-    from conftest import documents
-
     own = documents()
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

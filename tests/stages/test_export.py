@@ -18,7 +18,7 @@ SHAPE = EncoderConfig(num_layers=2, hidden_size=32, num_heads=2, ffn_size=64, ma
 
 
 @dataclasses.dataclass
-class Workplace:
+class ExportWork:
     """As much of `Work` as this stage uses."""
 
     out: Path
@@ -27,7 +27,7 @@ class Workplace:
 
 def exported(network, vocabulary, folder, facts):
     save_model(folder / "trained" / "model", network, vocabulary, facts)
-    work = Workplace(folder / "out", {"encoder": folder / "trained"})
+    work = ExportWork(folder / "out", {"encoder": folder / "trained"})
     return work, Export(model="encoder").run(work)
 
 
