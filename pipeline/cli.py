@@ -205,8 +205,12 @@ def _ls(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
+    from pipeline.config import DataError
     from pipeline.track.mlflow import open_ui
 
+    if not (options.store / "mlflow.db").exists():
+        raise DataError(f"{options.store}: no run has been tracked here yet; run one, or name --store")
+    print(f"MLflow at http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
     return open_ui(options.store, options.port)
 
 

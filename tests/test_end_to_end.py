@@ -21,7 +21,7 @@ QUICKSTART, T5 = ROOT / "configs/runs/quickstart.yaml", ROOT / "configs/runs/qui
 STEPS = 14
 SHORT = {
     "pretrain": {"steps": STEPS, "train": {"batch": 8, "micro_batch": 4, "checkpoint_every": 4}},
-    "finetune": {"epochs": 0.3},
+    "finetune": {"epochs": 0.7, "train": {"schedule": {"warmup_steps": 10}}},
     "compress": {"schedule": {"replacing_epochs": 0.1}, "successor_epochs": 0.05},
     "evaluate": {"sentences": 10, "rounds": 1},
     "pretrain-t5": {"steps": 4},
@@ -216,7 +216,7 @@ def test_interrupted_killed_and_raced_the_losses_are_the_same_bits(world, tmp_pa
     racing = [start(run_file, store), start(run_file, store)]
     outputs = [finish(process) for process in racing]
     assert [code for code, _ in outputs] == [0, 0], outputs
-    assert sum("waiting for" in output for _, output in outputs) == 1
+    assert sum("waiting (for the run" in output for _, output in outputs) == 1
     assert len(list(store.glob("pretrain-*"))) == 1
     undisturbed = losses_of(only("pretrain-*", folder / "store"))
     assert losses_of(only("pretrain-*", store)) == undisturbed

@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -301,8 +300,12 @@ def run_link(folder: Path) -> dict[str, str] | None:
 
 
 def open_ui(store: Path, port: int) -> int:
-    """Serve the MLflow UI of a store on this machine until it is interrupted."""
+    """Serve the MLflow UI of a store to this machine alone, until it is interrupted."""
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store_uri(store)]
-    started = time.monotonic()
-    code = subprocess.call([*command, "--host", "127.0.0.1", "--port", str(port)])
-    return 0 if time.monotonic() - started > 1 and code in (-2, 130) else code
+    server = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)])
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        server.terminate()
+        server.wait()
+        return 0
