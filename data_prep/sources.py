@@ -107,17 +107,21 @@ class _Unreadable(Exception):
 
 
 def files_of(source: WarcSource | TextSource) -> list[Path]:
-    """Files of a source in order of their names; DataError names a glob that matches none."""
+    """Files of a source in order of their names; DataError names every glob that matches none."""
     found: set[Path] = set()
+    problems: list[str] = []
     for pattern in source.paths:
         matched = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - may be absolute
-        matched = [path for path in matched if path.is_file()]
-        if not matched:
-            raise DataError(
-                f"source {source.name!r}: no file matches {pattern!r} (looked from {Path.cwd()}); "
-                "correct the path or make the file"
-            )
-        found.update(matched)
+        if not any(path.is_file() for path in matched):
+            words = f"no file matches {pattern!r} (looked from {Path.cwd()})"
+            advice = "correct the path or make the file"
+            if matched:
+                words = f"{pattern!r} is a folder"
+                advice = f"name its files, for example {(matched[0] / '*').as_posix()!r}"
+            problems.append(f"source {source.name!r}: {words}; {advice}")
+        found.update(path for path in matched if path.is_file())
+    if problems:
+        raise DataError("\n".join(problems))
     return sorted(found)
 
 

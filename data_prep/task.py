@@ -8,17 +8,40 @@ in a later split too is removed from the earlier one, and counted.
 import csv
 import gzip
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, ClassVar, Literal
+from typing import IO, Annotated, Any, ClassVar, Literal
+
+import pydantic
 
 from pipeline import files
-from pipeline.config import DataError, config, nearest, shown
+from pipeline.complaints import nearest, shown
+from pipeline.config import DataError, config
 from pipeline.flow.stage import Artifact, Claim, Work
 
 SPLITS = ("train", "validation", "test")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+FORMS = (".jsonl", *DELIMITERS)
+ENCODING = "utf-8-sig"  # spreadsheets begin their files with a mark, which is no part of the text
+WHOLE_NUMBER = re.compile(r"-?[0-9]+")
+
+
+def form_of(path: Path) -> str:
+    """The suffix that says how a file is read, `.gz` left out."""
+    return Path(path.name.removesuffix(".gz")).suffix
+
+
+def _of_known_form(path: Path) -> Path:
+    if form_of(path) not in FORMS:
+        raise ValueError(
+            f"got {shown(str(path))}; allowed: a file {', '.join(FORMS)}, and may end in .gz"
+        )
+    return path
+
+
+TaskFile = Annotated[Path, pydantic.AfterValidator(_of_known_form)]
 
 
 @config
@@ -33,9 +56,9 @@ class Task:
     version: ClassVar[int] = 1
 
     kind: Literal["task"] = "task"
-    train: Path
-    validation: Path
-    test: Path
+    train: TaskFile
+    validation: TaskFile
+    test: TaskFile
     text: str = "text"
     label: str = "label"
     metric: Literal["accuracy", "macro_f1"] = "accuracy"
@@ -88,7 +111,9 @@ def read_rows(path: Path, *, text: str, label: str) -> dict[str, tuple[str, str]
         if not isinstance(value, str) or not value.strip():
             raise DataError(f"{place}: field {text!r} holds {shown(value)}, needs some text")
         if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
-            raise DataError(f"{place}: field {label!r} holds {shown(name)}, needs text or a number")
+            raise DataError(
+                f"{place}: field {label!r} holds {shown(name)}, needs text or a whole number"
+            )
         rows[place] = (value, str(name))
     if not rows:
         raise DataError(f"{path}: holds no rows; a task needs labelled texts in every split")
@@ -97,9 +122,7 @@ def read_rows(path: Path, *, text: str, label: str) -> dict[str, tuple[str, str]
 
 def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Line numbers and records of a file, read according to its name."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix
-    if suffix not in (".jsonl", *DELIMITERS):
-        raise DataError(f"{path}: unknown form; needs .jsonl, .csv or .tsv, and may end in .gz")
+    suffix = form_of(path)
     try:
         with _opened(path) as file:
             if suffix == ".jsonl":
@@ -115,8 +138,8 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _opened(path: Path) -> IO[str]:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding=ENCODING, newline="")
+    return path.open(encoding=ENCODING, newline="")
 
 
 def _json_records(path: Path, file: IO[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -136,7 +159,7 @@ def ordered_labels(labels: set[str]) -> list[str]:
     """Labels by number if all are whole numbers, else by name; at least two."""
     if len(labels) < 2:
         raise DataError(f"the train split has one label, {min(labels)!r}; a task needs two or more")
-    if all(label.lstrip("-").isdecimal() for label in labels):
+    if all(WHOLE_NUMBER.fullmatch(label) for label in labels):
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)
 

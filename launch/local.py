@@ -45,7 +45,7 @@ def run_job(job_file: Path, *, processes: int) -> None:
         for log in logs:
             log.close()
     if not (out / "done.json").exists():
-        raise LaunchError(_reason(out, codes))
+        raise _failure(out, codes)
 
 
 def _start(
@@ -104,10 +104,18 @@ def _end(ranks: list[subprocess.Popen[bytes]]) -> None:
         rank.wait()
 
 
+def _failure(out: Path, codes: list[int | None]) -> LaunchError:
+    """Why the job failed, with the exit code of a rank that could say so itself."""
+    if not (out / "failure.json").exists():
+        return LaunchError(_reason(out, codes))
+    told = files.read_json(out / "failure.json")
+    error = LaunchError(told["message"])
+    error.exit_code = told.get("exit_code", LaunchError.exit_code)
+    return error
+
+
 def _reason(out: Path, codes: list[int | None]) -> str:
     """One message that names the rank that failed first and what it said last."""
-    if (out / "failure.json").exists():
-        return str(files.read_json(out / "failure.json")["message"])
     if EXIT_PREEMPTED in codes:
         return "stopped on request with its state saved; run again to continue"
     failed = {rank: code for rank, code in enumerate(codes) if code not in (None, 0)}

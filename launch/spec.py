@@ -9,7 +9,7 @@ from pipeline.config import config
 
 @config
 class LaunchConfig:
-    """Training jobs as `processes` supervised processes on one machine."""
+    """Training jobs as `processes` supervised processes on one machine, at most one on each GPU."""
 
     type: Literal["local"] = "local"
     processes: Annotated[int, Field(ge=1)] = 1

@@ -79,11 +79,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read(options: argparse.Namespace) -> "tuple[RunFile, Store, list[Step]]":
+    from pipeline.config import ConfigError
     from pipeline.flow.plan import make_plan
     from pipeline.flow.store import Store
 
     run_file = _run_file(options)
     store = Store(run_file.head.store)
+    if store.root.exists() and not store.root.is_dir():
+        raise ConfigError([f"store: {run_file.head.store} is a file; allowed: a folder"])
     return run_file, store, make_plan(run_file, store)
 
 
@@ -209,7 +212,9 @@ def _ui(options: argparse.Namespace) -> int:
     from pipeline.track.mlflow import open_ui
 
     if not (options.store / "mlflow.db").exists():
-        raise DataError(f"{options.store}: no run has been tracked here yet; run one, or name --store")
+        raise DataError(
+            f"{options.store}: no run has been tracked here yet; run one, or name --store"
+        )
     print(f"MLflow at http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
     return open_ui(options.store, options.port)
 

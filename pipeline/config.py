@@ -7,17 +7,18 @@ mistake becomes one line: file, dotted path, value given, what is allowed and th
 """
 
 import dataclasses
-import difflib
 import json
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
 import pydantic
 import yaml
+
+from pipeline.complaints import MISSING, explained, nearest, shown
 
 T = TypeVar("T")
 TAGS = ("type", "kind")
@@ -68,18 +69,6 @@ def as_dict(value: Any) -> dict[str, Any]:
     data = pydantic.TypeAdapter(type(value)).dump_python(value, mode="json")
     assert isinstance(data, dict)
     return data
-
-
-def nearest(word: str, allowed: Iterable[str]) -> str:
-    """`; did you mean 'x'?` when a name is close to `word`, else nothing."""
-    close = difflib.get_close_matches(str(word), list(allowed), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def shown(value: Any) -> str:
-    """A value as it is quoted in a message: as JSON, shortened."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class _Yaml12(yaml.SafeLoader):
@@ -150,17 +139,24 @@ def assign(tree: dict[str, Any], keys: Sequence[str], value: Any) -> bool:
     return True
 
 
-def _read_file(path: Path, chain: tuple[Path, ...]) -> Document:
-    path = path if path.suffix else path.with_suffix(".yaml")
+def _read_file(path: Path, chain: tuple[Path, ...], wanted_at: str = "") -> Document:
+    """The document in `path`; `wanted_at` begins the complaint when there is none."""
+    path = path if path.suffix or path.exists() else path.with_name(f"{path.name}.yaml")
     if path.resolve() in chain:
         raise ConfigError([f"{path}: extends itself, through {' > '.join(map(str, chain))}"])
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        names = [str(other) for other in path.parent.glob("*.yaml")] if path.parent.exists() else []
-        raise ConfigError([f"{path}: no such file{nearest(str(path), names)}"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read: {error}"]) from None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        folder, what = path.parent, "no such file"
+        if isinstance(error, IsADirectoryError):
+            folder, what = path, "a folder, where a YAML file is needed"
+        names = [str(other) for other in folder.glob("*.yaml")] if folder.exists() else []
+        raise ConfigError([f"{wanted_at}{path}: {what}{nearest(str(path), names)}"]) from None
+    except UnicodeDecodeError as error:
+        words = f"not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})"
+        raise ConfigError([f"{wanted_at}{path}: {words}; save it as UTF-8"]) from None
+    except OSError as error:
+        raise ConfigError([f"{wanted_at}{path}: cannot be read: {error.strerror}"]) from None
     document = Document({}, {(): str(path)})
     problems: list[str] = []
     data = _Reader(path, document, problems, (*chain, path.resolve())).read(text, ())
@@ -187,7 +183,10 @@ class _Reader:
             node = _Yaml12(text).get_single_node()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
-            self._complain(mark.line + 1 if mark else 1, f"not valid YAML: {error.problem}")
+            words = "; indent with spaces, not tabs" if "'\\t'" in str(error.problem) else ""
+            if isinstance(error, yaml.composer.ComposerError) and error.context:
+                words = f"; {error.context}"
+            self._complain(mark.line + 1 if mark else 1, f"not valid YAML: {error.problem}{words}")
             return None
         except yaml.YAMLError as error:
             self._complain(1, f"not valid YAML: {str(error).splitlines()[0]}")
@@ -222,9 +221,10 @@ class _Reader:
             return _SCALARS[node.tag](node.value)
         except (KeyError, ValueError):
             tag = node.tag.removeprefix("tag:yaml.org,2002:")
-            self._complain(
-                node.start_mark.line + 1, f"{'.'.join(at)}: tag {tag!r} is not for this value"
-            )
+            words = f"got {shown(node.value)}; tag {tag!r} is not for this value"
+            if tag == "int":
+                words = f"a whole number of {len(node.value)} characters; that is too many"
+            self._complain(node.start_mark.line + 1, f"{'.'.join(at)}: {words}")
             return None
 
     def _collection(self, node: yaml.Node, at: tuple[str, ...]) -> Any:
@@ -251,12 +251,16 @@ class _Reader:
         parent = own.pop("extends", None)
         if parent is None:
             return own
-        if not isinstance(parent, str):
-            place = self.document.place((*at, "extends"))
-            self.problems.append(f"{place}: extends: got {shown(parent)}; allowed: a file name")
+        where = f"{self.document.place((*at, 'extends'))}: {'.'.join((*at, 'extends'))}: "
+        if not isinstance(parent, str) or not parent:
+            self.problems.append(f"{where}got {shown(parent)}; allowed: a file name")
             return own
         folder = Path() if self.file == COMMAND_LINE else self.file.parent
-        base = _read_file(folder / parent, self.chain)
+        try:
+            base = _read_file(folder / parent, self.chain, where)
+        except ConfigError as error:
+            self.problems += error.problems
+            return own
         for path, place in base.places.items():
             self.document.places.setdefault((*at, *path), place)
         merged = laid_over(base.data, own)
@@ -285,8 +289,9 @@ def build(cls: type[T], document: Document, at: Sequence[str] = ()) -> T:
     try:
         return adapter.validate_json(json.dumps(data), strict=True)
     except pydantic.ValidationError as errors:
+        found = [error for error in errors.errors() if not _follows(error, errors.errors())]
         raise ConfigError(
-            [_problem(cls, data, error, document, tuple(at)) for error in errors.errors()]
+            [_problem(cls, data, error, document, tuple(at)) for error in found]
         ) from None
 
 
@@ -295,10 +300,24 @@ def build_from(cls: type[T], data: Mapping[str, Any], name: str = "value") -> T:
     return build(cls, Document(dict(data), {(): name}))
 
 
+def _follows(error: Any, errors: Sequence[Any]) -> bool:
+    """Whether a list is called too short only because an item in it is wrong."""
+    loc = error["loc"]
+    deeper = (other["loc"] for other in errors if len(other["loc"]) > len(loc))
+    return error["type"] == "too_short" and any(other[: len(loc)] == loc for other in deeper)
+
+
 def _problem(cls: Any, data: Any, error: Any, document: Document, at: tuple[str, ...]) -> str:
     path, owner = _resolve(cls, data, error["loc"])
+    if error["type"] == "union_tag_invalid":
+        path = (*path, error["ctx"]["discriminator"].strip("'"))
+    words = explained(error, owner, path, _tags(_annotation(owner, path[-1]) if path else None))
     place, dotted = document.place((*at, *path)), ".".join((*at, *path)) or "(top)"
-    return f"{place}: {dotted}: {_explain(error, owner, path)}"
+    if error["type"] in MISSING:
+        if (elsewhere := document.places.get((*at, *path))) is not None:
+            words += f"; the one at {elsewhere} belongs to another variant"
+        place = document.place((*at, *path[:-1]))
+    return f"{place}: {dotted}: {words}"
 
 
 def _resolve(cls: Any, data: Any, loc: Sequence[int | str]) -> tuple[tuple[str, ...], Any]:
@@ -327,6 +346,15 @@ def _annotation(owner: Any, part: int | str) -> Any:
     return arguments[-1] if arguments else None
 
 
+def _tags(hint: Any) -> list[str]:
+    """The `type`s among which a value with this declared type chooses."""
+    while typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    members = typing.get_args(hint) or (hint,)
+    classes = [member for member in members if dataclasses.is_dataclass(member)]
+    return [tag for c in classes for tag in typing.get_args(typing.get_type_hints(c).get("type"))]
+
+
 def _variant(owner: Any, data: Any) -> Any:
     """Unwrap Annotated and Optional, and choose the member of a union that `data` names."""
     while typing.get_origin(owner) is Annotated:
@@ -342,58 +370,3 @@ def _variant(owner: Any, data: Any) -> Any:
             if isinstance(data, dict) and data.get(tag) in typing.get_args(hints.get(tag)):
                 return member
     return owner
-
-
-_NEEDS = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "string_type": "text (in quotes if it looks like a number)",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "keys and values",
-    "dataclass_type": "keys and values",
-    "path_type": "a path",
-    "finite_number": "a finite number",
-    "none_required": "nothing",
-}
-_LIMITS = {
-    "greater_than": ("gt", "a number above"),
-    "greater_than_equal": ("ge", "a number of at least"),
-    "less_than": ("lt", "a number below"),
-    "less_than_equal": ("le", "a number of at most"),
-    "too_short": ("min_length", "at least this many items:"),
-    "too_long": ("max_length", "at most this many items:"),
-}
-
-
-def _explain(error: Any, owner: Any, path: tuple[str, ...]) -> str:
-    kind, context, given = error["type"], error.get("ctx", {}), shown(error.get("input"))
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        keys = [field.name for field in dataclasses.fields(owner)] if owner else []
-        return f"unknown key{nearest(path[-1], keys) or ';'} allowed: {', '.join(keys)}"
-    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return "missing: this key is needed"
-    if kind == "union_tag_invalid":
-        allowed = [name.strip("' ") for name in context["expected_tags"].split(",")]
-        tag = context["discriminator"].strip("'")
-        wrong = context["tag"]
-        return f"{tag} {wrong!r} is unknown; allowed: {', '.join(allowed)}{nearest(wrong, allowed)}"
-    if kind == "union_tag_not_found":
-        return f"needs the key {context['discriminator']} to say which variant it is"
-    if kind == "literal_error":
-        allowed = [w.strip("' ") for w in context["expected"].replace(" or ", ", ").split(",")]
-        near = nearest(str(error["input"]), allowed)
-        return f"got {given}; allowed: {', '.join(allowed)}{near}"
-    if kind in _LIMITS:
-        key, words = _LIMITS[kind]
-        return f"got {given}; allowed: {words} {context[key]}"
-    if kind in _NEEDS:
-        return f"got {given}; allowed: {_NEEDS[kind]}"
-    if kind in ("value_error", "assertion_error"):
-        return str(context["error"])
-    return f"got {given}: {error['msg']}"

@@ -81,9 +81,16 @@ def test_missing_data_is_three(
     file = toy_file(tmp_path, "stages:\n  pages: {kind: write, text: a, files: [no/such]}\n")
     assert main(["run", file]) == 3
     said = capsys.readouterr().err
-    assert said == "stage pages: source no/such: no such file or folder\n"
+    assert said == f"{file}:2: stages.pages: source no/such: no such file or folder\n"
     with pytest.raises(DataError):
         main(["run", file, "--debug"])
+
+
+@pytest.mark.usefixtures("toy_catalogue")
+def test_a_file_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = toy_file(tmp_path, STAGES)
+    assert main(["plan", file, f"store={file}"]) == 2
+    assert capsys.readouterr().err == f"store: {file} is a file; allowed: a folder\n"
 
 
 @pytest.mark.usefixtures("toy_catalogue")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
+from pipeline.complaints import listed
 from pipeline.config import (
     ConfigError,
     as_dict,
@@ -36,6 +37,9 @@ class Detected:
             raise ValueError("weight 13 is not allowed; allowed: any other")
 
 
+Variants = Annotated[Masked | Detected, Field(discriminator="type")]
+
+
 @config
 class Model:
     layers: Annotated[int, Field(ge=1)] = 2
@@ -56,6 +60,13 @@ class Top:
     precision: Literal["bf16", "float32"] = "bf16"
     path: Path | None = None
     extra: dict[str, int] = Field(default_factory=dict)
+    sources: Annotated[tuple[Variants, ...], Field(min_length=1)] = (Masked(),)
+
+
+@config
+class Choice:
+    type: Literal["needy"] = "needy"
+    must: int
 
 
 def read(folder: Path, text: str, *overrides: str) -> Any:
@@ -110,7 +121,7 @@ def test_whole_numbers_are_decimal(tmp_path: Path, written: str, value: int) -> 
             "stepz: 1\nsteps: 1",
             (
                 "run.yaml:1: stepz: unknown key; did you mean 'steps'? "
-                "allowed: steps, lr, tied, objective, model, precision, path, extra"
+                "allowed: steps, lr, tied, objective, model, precision, path, extra, sources"
             ),
         ),
         (
@@ -144,7 +155,7 @@ def test_whole_numbers_are_decimal(tmp_path: Path, written: str, value: int) -> 
         ),
         (
             "steps: 1\nobjective: {type: mlmm}",
-            "run.yaml:2: objective: type 'mlmm' is unknown; allowed: mlm, rtd; did you mean 'mlm'?",
+            "run.yaml:2: objective.type: got \"mlmm\"; allowed: mlm, rtd; did you mean 'mlm'?",
         ),
         (
             "steps: 1\nobjective: {rate: 0.1}",
@@ -174,12 +185,59 @@ def test_whole_numbers_are_decimal(tmp_path: Path, written: str, value: int) -> 
         ("extra: &x [*x]", "run.yaml:1: extra.0: an alias may not hold itself"),
         (
             "steps: !!python/object:os.system x",
-            "run.yaml:1: steps: tag 'python/object:os.system' is not for this value",
+            "run.yaml:1: steps: got \"x\"; tag 'python/object:os.system' is not for this value",
         ),
-        ("steps: !!binary aGVsbG8=", "run.yaml:1: steps: tag 'binary' is not for this value"),
+        (
+            "steps: !!binary aGVsbG8=",
+            "run.yaml:1: steps: got \"aGVsbG8=\"; tag 'binary' is not for this value",
+        ),
+        (
+            f"steps: {'9' * 5000}",
+            "run.yaml:1: steps: a whole number of 5000 characters; that is too many",
+        ),
+        (
+            "steps:\n\t1",
+            (
+                "run.yaml:2: not valid YAML: found character '\\t' that cannot start any token; "
+                "indent with spaces, not tabs"
+            ),
+        ),
+        (
+            "steps: 1\nsources: [{type: mlm, rate: 3}]",
+            "run.yaml:2: sources.0.rate: got 3; allowed: a number below 1.0",
+        ),
+        (
+            "steps: 1\nsources: []",
+            "run.yaml:2: sources: got []; allowed: at least this many items: 1",
+        ),
+        (
+            "steps: 1\nobjective: mlmm",
+            (
+                'run.yaml:2: objective: got "mlmm"; allowed: keys and values, '
+                "for example {type: mlm}"
+            ),
+        ),
+        (
+            "steps: 1\nobjective: a/rtd.yaml",
+            (
+                'run.yaml:2: objective: got "a/rtd.yaml"; allowed: keys and values, '
+                "for example {extends: a/rtd.yaml}"
+            ),
+        ),
         ("? [a, b]\n: 1", "run.yaml:1: (top): a key must be a plain word"),
         ("<<: {lr: 2}", "run.yaml:1: merge keys (<<) are not read; use extends: FILE"),
-        ("steps: 1\n---\nsteps: 2", "run.yaml:2: not valid YAML: but found another document"),
+        (
+            "steps: 1\n---\nsteps: 2",
+            (
+                "run.yaml:2: not valid YAML: but found another document; "
+                "expected a single document in the stream"
+            ),
+        ),
+        ("steps: 1\nextends: ''", 'run.yaml:2: extends: got ""; allowed: a file name'),
+        (
+            "steps: 1\nmodel:\n  extends: rum.yaml",
+            "run.yaml:3: model.extends: rum.yaml: no such file; did you mean 'run.yaml'?",
+        ),
         ("steps: 1\nextends: [a]", 'run.yaml:2: extends: got ["a"]; allowed: a file name'),
         ("extends: run.yaml", "run.yaml: extends itself, through run.yaml"),
     ],
@@ -201,7 +259,13 @@ def test_mistakes_in_a_file(tmp_path: Path, text: str, message: str) -> None:
             "model.names=[",
             "command line: not valid YAML: expected the node content, but found '<stream end>'",
         ),
-        ("objective=rtd", 'command line: objective: got "rtd"; allowed: keys and values'),
+        (
+            "objective=rtd",
+            (
+                'command line: objective: got "rtd"; allowed: keys and values, '
+                "for example {type: rtd}"
+            ),
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(tmp_path: Path, override: str, message: str) -> None:
@@ -232,10 +296,42 @@ def test_a_mistake_in_a_parent_is_placed_in_the_parent(tmp_path: Path) -> None:
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe")
-    assert told(tmp_path, "extends: bad").startswith("bad.yaml: cannot be read: 'utf-8'")
+    words = "run.yaml:1: extends: bad.yaml: not UTF-8 text (byte 0 is 0xff); save it as UTF-8"
+    assert told(tmp_path, "extends: bad") == words
     assert "no such file; did you mean" in told(tmp_path, "extends: rum.yaml")
     with pytest.raises(ConfigError, match="no such file"):
         read_document(tmp_path / "nothing" / "here.yaml")
+
+
+@pytest.mark.parametrize("path", ["", "."])
+def test_a_folder_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^\.: a folder, where a YAML file is needed$"):
+        read_document(Path(path))
+
+
+def test_a_key_of_another_variant_is_not_said_to_be_missing_where_it_stands(
+    tmp_path: Path,
+) -> None:
+    text = "extends: base.yaml\nsteps: 1\nneedy: {type: needy}\n"
+    (tmp_path / "base.yaml").write_text("needy:\n  type: other\n  must: 1\n")
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        build(Choice, read_document(file), ("needy",))
+    assert str(caught.value).replace(f"{tmp_path}/", "") == (
+        "run.yaml:3: needy.must: missing: this key is needed; "
+        "the one at base.yaml:3 belongs to another variant"
+    )
+
+
+def test_long_lists_name_the_nearest() -> None:
+    names = [f"{letter}_name_of_some_length" for letter in "abcdefgh"]
+    assert listed(names[:3]) == ", ".join(names[:3])
+    cut = listed(names, "h_name")
+    assert cut.startswith("h_name_of_some_length, ")
+    assert cut.endswith(" and 3 more")
+    assert len(cut) < 140
 
 
 def test_another_variant_replaces_the_whole(tmp_path: Path) -> None:

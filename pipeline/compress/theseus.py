@@ -125,13 +125,19 @@ class TheseusObjective(Classification):
 
 def _groups_of(layers: list[nn.Module], num_groups: int) -> list[list[nn.Module]]:
     """`layers` in `num_groups` consecutive groups of equal size; ConfigError if that cannot be."""
-    if num_groups >= len(layers) or len(layers) % num_groups:
-        fitting = [n for n in range(1, len(layers)) if len(layers) % n == 0]
-        allowed = " or ".join(map(str, fitting)) or "a deeper model"
-        problem = f"num_layers: {num_groups}: does not share out the {len(layers)} layers evenly"
-        raise ConfigError([f"{problem}; use {allowed}"])
+    if words := why_uneven(num_groups, len(layers)):
+        raise ConfigError([f"num_layers: {words}"])
     size = len(layers) // num_groups
     return [layers[start : start + size] for start in range(0, len(layers), size)]
+
+
+def why_uneven(num_groups: int, num_layers: int) -> str:
+    """Why `num_layers` cannot be cut into `num_groups` equal groups of two or more, "" if they can."""
+    if num_groups < num_layers and num_layers % num_groups == 0:
+        return ""
+    fitting = [n for n in range(1, num_layers) if num_layers % n == 0]
+    allowed = " or ".join(map(str, fitting)) or "a deeper model"
+    return f"{num_groups}: does not share out the {num_layers} layers evenly; use {allowed}"
 
 
 def _empty_classifier(like: SequenceClassifier, num_layers: int) -> SequenceClassifier:

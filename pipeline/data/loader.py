@@ -112,16 +112,21 @@ def held_out(
 
 def check_shares(*, batch: int, micro_batch: int, world_size: int) -> None:
     """Raise ConfigError unless `batch` is a multiple of `micro_batch` x `world_size`."""
+    if problem := why_not_shared(batch=batch, micro_batch=micro_batch, world_size=world_size):
+        raise ConfigError([problem])
+
+
+def why_not_shared(*, batch: int, micro_batch: int, world_size: int) -> str:
+    """Why `batch` is no multiple of `micro_batch` x `world_size`, "" if it is one."""
     unit = micro_batch * world_size
     if batch > 0 and batch % unit == 0:
-        return
+        return ""
     below, above = batch // unit * unit, (batch // unit + 1) * unit
     near = f"{below} or {above}" if below > 0 else str(above)
-    problem = (
+    return (
         f"batch {batch} cannot be shared out: {world_size} process(es) with micro_batch "
         f"{micro_batch} need a multiple of {unit}, for example {near}"
     )
-    raise ConfigError([problem])
 
 
 def _chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:

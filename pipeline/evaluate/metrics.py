@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config import DataError, nearest
+from pipeline.complaints import nearest
+from pipeline.config import DataError
 from pipeline.runtime import rng_of
 
 CONFIDENCE = 0.95

@@ -6,15 +6,18 @@ known by its choices, so a stage that reads two fanned-out stages is joined on t
 """
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.config import laid_over, nearest, shown
+from pipeline.complaints import listed, nearest, shown
+from pipeline.config import laid_over
 from pipeline.flow.references import cycle_in, references, replaced
 
 Axis = tuple[str, str]  # stage in the file, dotted key
+MOST_VARIANTS = 1000
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ def own_variants(base: str, data: Mapping[str, Any]) -> tuple[list[Variant], lis
     problems = [(f"matrix.{key}", words) for key in axes if (words := _wrong(key, axes[key]))]
     if problems:
         return [], problems
+    if (number := math.prod(map(len, axes.values()))) > MOST_VARIANTS:
+        return [], [("matrix", f"makes {number} stages; allowed: at most {MOST_VARIANTS}")]
     labels = {key: _labels(key, values) for key, values in axes.items()}
     variants = []
     for picks in itertools.product(*(range(len(values)) for values in axes.values())):
@@ -160,12 +165,14 @@ def _fanned(
     unknown = False
     for reference in references(one.config):
         for name in reference.names:
-            if own.get(name) == [] or _found(name, ready, own):
+            if _found(name, ready, own):
                 continue
             unknown = True
+            if (base := _base(name, own)) is not None and not ready.get(base):
+                continue  # that stage has mistakes of its own, which are told already
             names = [v.name for variants in ready.values() for v in variants] + list(own)
             words = f"no stage is called {name!r}{nearest(name, names) or ';'} stages: "
-            problems.append(Problem(one.base, reference.keys, words + ", ".join(own)))
+            problems.append(Problem(one.base, reference.keys, words + listed(own, name)))
     if unknown:
         return [one]
     fanned = [replace(one, choices={})]

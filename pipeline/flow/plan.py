@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import DataError, as_dict, shown
+from pipeline.complaints import shown
+from pipeline.config import DataError, as_dict
 from pipeline.flow.record import RECORD, Record, fingerprint_of, read_record
 from pipeline.flow.references import references
 from pipeline.flow.run_file import RunFile
@@ -46,9 +47,9 @@ def make_plan(run_file: RunFile, store: Store) -> list[Step]:
     problems: list[str] = []
     for name, entry in run_file.stages.items():
         try:
-            sources = digests.of_stage(name, entry.config)
+            sources = digests.of_stage(entry.config)
         except DataError as error:
-            problems.append(str(error))
+            problems += [f"{entry.place}: stages.{name}: {line}" for line in str(error).split("\n")]
             sources = {}
         inputs = {need: steps[need] for need in entry.needs}
         steps[name] = _step(name, entry.config, inputs, sources, store)

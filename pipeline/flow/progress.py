@@ -17,7 +17,7 @@ WRITE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` units; `began` is where this attempt started. Times are seconds since 1970."""
+    """`done` of `total` units; `began` is where this attempt started with them. Times are seconds since 1970."""
 
     done: int
     total: int
@@ -45,18 +45,18 @@ class ProgressFile:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / PROGRESS
-        self._first: tuple[float, int] | None = None
+        self._first: tuple[str, float, int] | None = None
         self._written = 0.0
 
     def update(self, done: int, total: int, unit: str, **figures: float) -> None:
         """Say how far the stage is; calls in between two writes cost next to nothing."""
         now = time.time()
-        if self._first is None:
-            self._first = (now, done)
+        if self._first is None or self._first[0] != unit:
+            self._first = (unit, now, done)
         if now - self._written < WRITE_SECONDS:
             return
         self._written = now
-        started, began = self._first
+        _, started, began = self._first
         progress = Progress(done, total, unit, figures, started, began, now)
         beside = self.path.with_name(f".{PROGRESS}.{os.getpid()}")
         beside.write_text(json.dumps(asdict(progress)), encoding="utf-8")

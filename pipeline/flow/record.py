@@ -94,12 +94,12 @@ class SourceDigests:
             self.known = {}
         self.new = False
 
-    def of_stage(self, name: str, stage: Any) -> dict[str, str]:
+    def of_stage(self, stage: Any) -> dict[str, str]:
         """Digest of each source of a stage, by its path as the config gives it."""
         digests: dict[str, str] = {}
         for path in stage.sources():
             if not path.exists():
-                raise DataError(f"stage {name}: source {path}: no such file or folder")
+                raise DataError(f"source {path}: no such file or folder")
             inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
             digests |= {file.as_posix(): self._digest(file) for file in inside}
         return digests

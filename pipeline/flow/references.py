@@ -47,7 +47,9 @@ def _walk(value: Any, path: KeyPath) -> Iterator[Reference]:
             else:
                 many = "tuple" in str(hint)
                 names = inside if many else (inside,)
-                yield Reference((*path, name), reads, tuple(n for n in names or () if n), many)
+                yield Reference(
+                    (*path, name), reads, tuple(n for n in names or () if n is not None), many
+                )
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _walk(item, (*path, index))

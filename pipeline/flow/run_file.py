@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from launch.spec import LaunchConfig
+from pipeline.complaints import listed, nearest, shown
 from pipeline.config import (
     COMMAND_LINE,
     ConfigError,
@@ -20,9 +21,7 @@ from pipeline.config import (
     assign,
     build,
     config,
-    nearest,
     read_document,
-    shown,
 )
 from pipeline.flow.matrix import Variant, follow, own_variants
 from pipeline.flow.references import cycle_in, in_order, references
@@ -60,11 +59,12 @@ class RunHead:
 
 @dataclass(frozen=True)
 class Entry:
-    """One stage of a run: its config with all names resolved, and the stages it needs."""
+    """One stage of a run: its config with all names resolved, the stages it needs, its place."""
 
     name: str
     config: Any
     needs: tuple[str, ...]
+    place: str
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,14 @@ def read_run_file(
     variants = reading.variants()
     if not reading.problems:
         reading.check(variants)
+    if not reading.problems and head is not None:
+        reading.compare(variants, head.launch.processes)
     if reading.problems or head is None:
         raise ConfigError(list(dict.fromkeys(reading.problems)))
     graph = {name: _needs(variant.config) for name, variant in variants.items()}
     entries = {
-        name: Entry(name, variants[name].config, tuple(graph[name])) for name in in_order(graph)
+        name: Entry(name, one.config, tuple(graph[name]), document.place(("stages", one.base)))
+        for name, one in ((name, variants[name]) for name in in_order(graph))
     }
     return RunFile(head.name or path.stem, head, entries)
 
@@ -112,9 +115,9 @@ class _Reading:
         self.document, self.kinds, self.stage_class = document, kinds, stage_class
         self.problems: list[str] = []
 
-    def complain(self, path: Sequence[str], words: str) -> None:
-        """Note a problem with the value at `path`."""
-        self.problems.append(f"{self.document.place(path)}: {'.'.join(path)}: {words}")
+    def complain(self, path: Sequence[str], words: str, *, given_at: Sequence[str] = ()) -> None:
+        """Note a problem with the value at `path`, which may have been given elsewhere."""
+        self.problems.append(f"{self.document.place(given_at or path)}: {'.'.join(path)}: {words}")
 
     def head(self) -> RunHead | None:
         """Everything but the stages."""
@@ -170,7 +173,7 @@ class _Reading:
             others = [n for n in stages if self.document.place(("stages", n)) != typed]
             if self.document.place(at) == typed:
                 close = nearest(base, others) or ";"
-                self.complain((*at, *data), f"no such stage{close} stages: {', '.join(others)}")
+                self.complain((*at, *data), f"no such stage{close} stages: {listed(others, base)}")
             else:
                 self.complain(at, f"needs the key 'kind'; allowed: {', '.join(self.kinds)}")
             return []
@@ -230,6 +233,16 @@ class _Reading:
                         )
         if cycle := cycle_in({name: _needs(v.config) for name, v in variants.items()}):
             self.complain(("stages", variants[cycle[0]].base), f"reads itself: {' > '.join(cycle)}")
+
+    def compare(self, variants: Mapping[str, Variant], processes: int) -> None:
+        """That no stage contradicts those it reads; each kind knows what that is."""
+        stages = {name: variant.config for name, variant in variants.items()}
+        for name, variant in variants.items():
+            if hasattr(stages[name], "conflicts"):
+                at = ("stages", variant.base)
+                for keys, words in stages[name].conflicts(stages, processes):
+                    given = (*at, "matrix", ".".join(keys)) if keys in variant.changed else ()
+                    self.complain((*at, *keys), words, given_at=given)
 
 
 def _bad_name(name: str) -> str:

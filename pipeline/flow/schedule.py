@@ -42,6 +42,16 @@ class Outcome:
     exit_code: int = 0
 
 
+def ranks_of_job(asked: int, gpus: int) -> int:
+    """Processes of a job: those asked for, or fewer where GPUs are, since a GPU serves one.
+
+    It is a divisor of `asked`, so that batches can still be shared out.
+    """
+    if not gpus:
+        return asked
+    return max(number for number in range(1, min(asked, gpus) + 1) if asked % number == 0)
+
+
 class Run:
     """One run of a plan."""
 
@@ -144,7 +154,7 @@ class Run:
 
     def _task(self, step: Step, capacity: Capacity) -> tuple[Task, int, int]:
         """The task of a step, and the CPUs and GPUs it claims."""
-        processes = self.run_file.head.launch.processes
+        processes = ranks_of_job(self.run_file.head.launch.processes, capacity.gpus)
         # Threads decide how sums are rounded, so their number may not depend on what else runs.
         threads = int(os.environ.get("OMP_NUM_THREADS") or max(capacity.cpus // processes, 1))
         task = Task(

@@ -24,6 +24,7 @@ Artifact = Literal[
     "report",
 ]
 Claim = Literal["units", "job", "cpu"]
+Conflict = tuple[tuple[str, ...], str]  # the keys of a value, and what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,12 @@ class Work(Protocol):
 
 
 class Stage(Protocol):
-    """The protocol of a stage config. `version` goes up when the same config makes something else."""
+    """The protocol of a stage config. `version` goes up when the same config makes something else.
+
+    A stage may also have `conflicts(stages, processes)`, an iterator of `Conflict`s: what in it
+    contradicts the configs of the stages it reads, or the processes it will run as. It is asked
+    before anything runs, when every reference is known to be right.
+    """
 
     makes: ClassVar[Artifact]
     claims: ClassVar[Claim]  # units: many small tasks; job: a training job; cpu: one process

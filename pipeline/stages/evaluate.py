@@ -1,7 +1,7 @@
 """The `evaluate` stage: how good, how large and how fast models are, against simple baselines."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,7 +17,7 @@ from pipeline.evaluate.held_out import held_out_means
 from pipeline.evaluate.metrics import measure
 from pipeline.evaluate.speed import measure_latency
 from pipeline.evaluate.task import LabelledSource, LabelledTask, LabelledTexts, load_task
-from pipeline.flow.stage import Artifact, Claim, Reads, Work
+from pipeline.flow.stage import Artifact, Claim, Conflict, Reads, Work
 from pipeline.models.artifact import WEIGHTS_FILE, load_model
 from pipeline.models.heads import SequenceClassifier
 from pipeline.objectives import ObjectiveConfig
@@ -60,6 +60,14 @@ class Evaluate:
     def sources(self) -> Sequence[Path]:
         """Nothing from outside the store."""
         return ()
+
+    def conflicts(self, stages: Mapping[str, Any], _processes: int) -> Iterator[Conflict]:
+        """Language models that were trained, and judged before training, on other rows."""
+        for name in self.language_models:
+            own = getattr(stages[name], "tokens", self.tokens)
+            if own != self.tokens:
+                words = f"stage {name!r} was trained on {own!r}; judge it on the same rows"
+                yield ("tokens",), f"got {self.tokens!r}; {words}"
 
     def run(self, work: Work) -> Mapping[str, Any]:
         """Write `results.json`; the same figures are the stage's counts."""

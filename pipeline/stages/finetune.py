@@ -1,7 +1,7 @@
 """The `finetune` stage: a pretrained encoder, trained with a new classifier on a task."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,8 +10,9 @@ from pydantic import Field
 
 from pipeline.config import ConfigError, DataError, config
 from pipeline.evaluate.task import LabelledSource, load_task, steps_of
-from pipeline.flow.stage import Artifact, Claim, Reads, Work
+from pipeline.flow.stage import Artifact, Claim, Conflict, Reads, Work
 from pipeline.models.artifact import load_model, save_model
+from pipeline.models.encoder import EncoderConfig
 from pipeline.models.heads import MaskedLanguageModel, SequenceClassifier
 from pipeline.objectives.classification import Classification
 from pipeline.runtime import key_of
@@ -56,9 +57,7 @@ class Finetune:
         folder = inputs[self.model] / "model"
         pretrained, _ = load_model(folder)
         if not isinstance(pretrained, MaskedLanguageModel):
-            raise ConfigError(
-                [f"model: stage {self.model!r} made no encoder; finetune needs an encoder model"]
-            )
+            raise ConfigError([f"model: {self._no_encoder()}"])
         check_length(self.max_length, pretrained.config.max_length, self.model)
         task = load_task(inputs[self.task])
         vocabulary = load_vocabulary(folder / "tokenizer")
@@ -75,6 +74,22 @@ class Finetune:
             save=lambda folder: save_model(folder, network, vocabulary, facts),
         )
 
+    def conflicts(self, stages: Mapping[str, Any], processes: int) -> Iterator[Conflict]:
+        """A model that is no encoder or too short, batches that cannot be shared out."""
+        shape = self.shape(stages)
+        if not isinstance(shape, EncoderConfig):
+            yield ("model",), self._no_encoder()
+        elif words := too_long(self.max_length, shape.max_length, self.model):
+            yield ("max_length",), words
+        yield from self.train.conflicts(processes)
+
+    def shape(self, stages: Mapping[str, Any]) -> Any:
+        """The config of the network that comes out, dropout aside."""
+        return stages[self.model].shape(stages)
+
+    def _no_encoder(self) -> str:
+        return f"stage {self.model!r} makes no encoder; finetune needs one with model.type encoder"
+
 
 def classifier_of(
     pretrained: MaskedLanguageModel, num_labels: int, *, dropout: float | None = None
@@ -90,10 +105,15 @@ def classifier_of(
 
 def check_length(max_length: int, longest: int, stage: str) -> None:
     """Refuse texts that are longer than the positions the model of `stage` has."""
-    if max_length > longest:
-        raise ConfigError(
-            [f"max_length: {max_length}: the model of stage {stage!r} has only {longest} positions"]
-        )
+    if words := too_long(max_length, longest, stage):
+        raise ConfigError([f"max_length: {words}"])
+
+
+def too_long(max_length: int, longest: int, stage: str) -> str:
+    """Why texts of `max_length` tokens do not fit into the model of `stage`, "" if they do."""
+    if max_length <= longest:
+        return ""
+    return f"got {max_length}; the model of stage {stage!r} has only {longest} positions"
 
 
 def loaded_classifier(folder: Path) -> tuple[SequenceClassifier, dict[str, Any]]:

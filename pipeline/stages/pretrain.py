@@ -1,7 +1,7 @@
 """The `pretrain` stage: one objective on one network, from random weights, on packed token rows."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from pipeline.config import ConfigError, as_dict, config
 from pipeline.data.example import Example
 from pipeline.data.shards import TokenRows
-from pipeline.flow.stage import Artifact, Claim, Reads, Work
+from pipeline.flow.stage import Artifact, Claim, Conflict, Reads, Work
 from pipeline.models import ModelConfig
 from pipeline.models.artifact import save_model
 from pipeline.models.encoder import EncoderConfig
@@ -54,7 +54,8 @@ class Pretrain:
         """Network, data and objective, the same on every rank."""
         rows = TokenRows(inputs[self.tokens], "train")
         vocabulary = rows.vocabulary()
-        self._check_length(rows.row_length)
+        if words := self._too_long(rows.row_length):
+            raise ConfigError([words])
         torch.manual_seed(key_of(self.train.seed, "init") % (1 << 63))
         network = language_network(self.model, vocabulary.size)
         corruption = self.objective.corruption(vocabulary, rows.row_length)
@@ -68,17 +69,25 @@ class Pretrain:
             save=lambda folder: save_model(folder, network, vocabulary, facts),
         )
 
-    def _check_length(self, row_length: int) -> None:
+    def conflicts(self, stages: Mapping[str, Any], processes: int) -> Iterator[Conflict]:
+        """Rows too long for the model, batches that cannot be shared out."""
+        if words := self._too_long(stages[self.tokens].row_length):
+            yield ("model", "max_length"), words
+        yield from self.train.conflicts(processes)
+
+    def shape(self, _stages: Mapping[str, Any]) -> Any:
+        """The config of the network that comes out."""
+        return self.model
+
+    def _too_long(self, row_length: int) -> str:
+        """Why rows of `row_length` do not fit into the model, "" if they do."""
         needed = self.objective.sequence_length(row_length)
-        if isinstance(self.model, EncoderConfig) and needed > self.model.max_length:
-            raise ConfigError(
-                [
-                    (
-                        f"rows of {row_length} tokens make sequences of {needed}, but model.max_length is "
-                        f"{self.model.max_length}; raise it, or shorten row_length of stage {self.tokens}"
-                    )
-                ]
-            )
+        if not isinstance(self.model, EncoderConfig) or needed <= self.model.max_length:
+            return ""
+        return (
+            f"rows of {row_length} tokens make sequences of {needed}, but model.max_length is "
+            f"{self.model.max_length}; raise it, or shorten row_length of stage {self.tokens}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The `report` stage: everything a run found out, as a page and as a terminal table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -9,7 +9,7 @@ from pipeline.config import config
 from pipeline.evaluate.report.outputs import read_outputs
 from pipeline.evaluate.report.page import page_of
 from pipeline.evaluate.report.summary import summary_of
-from pipeline.flow.stage import Artifact, Claim, Reads, Work
+from pipeline.flow.stage import Artifact, Claim, Conflict, Reads, Work
 
 
 @config
@@ -39,6 +39,11 @@ class Report:
     def sources(self) -> Sequence[Path]:
         """Nothing from outside the store."""
         return ()
+
+    def conflicts(self, _stages: Mapping[str, Any], _processes: int) -> Iterator[Conflict]:
+        """A report on nothing."""
+        if not self.of:
+            yield ("of",), "got []; needs at least one other stage in the run to report on"
 
     def run(self, work: Work) -> Mapping[str, Any]:
         """Write the page and the table."""

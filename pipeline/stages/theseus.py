@@ -1,18 +1,20 @@
 """The `theseus` stage: a fine-tuned classifier to a shallower one, by BERT-of-Theseus."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline.compress.rate import LinearRate, RateConfig
-from pipeline.compress.theseus import TheseusObjective
+from pipeline.compress.theseus import TheseusObjective, why_uneven
 from pipeline.config import DataError, config
 from pipeline.evaluate.task import LabelledSource, load_task, steps_of
-from pipeline.flow.stage import Artifact, Claim, Reads, Work
+from pipeline.flow.stage import Artifact, Claim, Conflict, Reads, Work
 from pipeline.models.artifact import save_model
-from pipeline.stages.finetune import MaxLength, check_length, loaded_classifier
+from pipeline.models.encoder import EncoderConfig
+from pipeline.stages.finetune import MaxLength, check_length, loaded_classifier, too_long
 from pipeline.tokenizer import load_vocabulary
 from pipeline.train.run import AtLeastOne, DeepSpeedConfig, Trainable, TrainSettings
 
@@ -91,3 +93,18 @@ class Theseus:
             settings=self.train,
             save=lambda folder: save_model(folder, objective.kept(), vocabulary, facts),
         )
+
+    def conflicts(self, stages: Mapping[str, Any], processes: int) -> Iterator[Conflict]:
+        """Layers that cannot be grouped, a model too short, batches that cannot be shared out."""
+        before = stages[self.model].shape(stages)
+        if isinstance(before, EncoderConfig):
+            if words := too_long(self.max_length, before.max_length, self.model):
+                yield ("max_length",), words
+            if words := why_uneven(self.num_layers, before.num_layers):
+                yield ("num_layers",), words
+        yield from self.train.conflicts(processes)
+
+    def shape(self, stages: Mapping[str, Any]) -> Any:
+        """The config of the network that comes out."""
+        before = stages[self.model].shape(stages)
+        return dataclasses.replace(before, num_layers=self.num_layers)

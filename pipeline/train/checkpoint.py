@@ -51,8 +51,7 @@ def save(root: Path, step: int, state: EngineState, *, facts: Mapping[str, Any],
         shutil.rmtree(final)
     files.publish(beside, final)
     files.write_text(root / "latest", final.name + "\n")
-    for old in _folders(root)[keep:]:
-        _remove(old)
+    _tidy(root, final.name, keep)
     return final
 
 
@@ -103,6 +102,17 @@ def _folders(root: Path) -> list[Path]:
         return []
     found = [p for p in root.glob("step-*") if p.name.removeprefix("step-").isdigit()]
     return sorted(found, reverse=True)
+
+
+def _tidy(root: Path, newest: str, keep: int) -> None:
+    """Remove all but `keep` checkpoints up to `newest`, and what killed processes left half done.
+
+    A later one does not count: it was found damaged, or `newest` would not be made again.
+    """
+    for leftover in root.glob("step-*.*"):
+        shutil.rmtree(leftover)
+    for old in [folder for folder in _folders(root) if folder.name <= newest][keep:]:
+        _remove(old)
 
 
 def _remove(folder: Path) -> None:

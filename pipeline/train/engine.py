@@ -77,9 +77,11 @@ def world_size() -> int:
 
 
 def reduce_sum(values: Tensor) -> Tensor:
-    """Sum over ranks, in place."""
+    """Sum over ranks, in place, wherever `values` are: NCCL itself reaches only what is on the GPU."""
     if world_size() > 1:
-        dist.all_reduce(values)
+        carried = values.cuda() if dist.get_backend() == "nccl" else values
+        dist.all_reduce(carried)
+        values.copy_(carried)
     return values
 
 

@@ -14,7 +14,7 @@ from pipeline.runtime import Ranks, rng_of
 from pipeline.track.tracker import Journal
 from pipeline.train import checkpoint
 from pipeline.train.engine import Engine, HostBatch, accumulate, reduce_sum
-from pipeline.train.meter import Meter
+from pipeline.train.meter import Meter, check_finite
 from pipeline.train.run import Trainable
 
 
@@ -48,12 +48,14 @@ def fit(job: Job) -> None:
     start = resume(job)
     meter = Meter(job, start)
     if start == 0:
-        evaluate(job, step=0)
+        with meter.paused():
+            evaluate(job, step=0)
     for step in range(start, steps):
         micro_batches = loader.micro_batches(step)
         counts, stop = agree(job, micro_batches)
         if stop:
-            save(job, step)
+            if step > start:  # else the state is that of the checkpoint it came from
+                save(job, step)
             raise Preempted
         job.trainable.objective.at_step(step)
         lr = settings.optimizer.lr * settings.schedule.share(step, steps)
@@ -62,10 +64,11 @@ def fit(job: Job) -> None:
         meter.count(counts["tokens"])
         if done % settings.log_every == 0 or done == steps:
             meter.log(done, result, lr)
-        if done % settings.evaluate_every == 0 or done == steps:
-            evaluate(job, step=done)
-        if done % settings.checkpoint_every == 0 or done == steps:
-            save(job, done)
+        with meter.paused():
+            if done % settings.evaluate_every == 0 or done == steps:
+                evaluate(job, step=done)
+            if done % settings.checkpoint_every == 0 or done == steps:
+                save(job, done)
 
 
 def agree(job: Job, micro_batches: list[Mapping[str, np.ndarray]]) -> tuple[dict[str, float], bool]:
@@ -100,6 +103,8 @@ def evaluate(job: Job, step: int) -> None:
         f"held_out/{name}": total / max(count, 1.0)
         for name, (total, count) in zip(names, reduce_sum(pairs).tolist(), strict=True)
     }
+    for name, value in means.items():
+        check_finite(name, value, step)
     if job.journal:
         job.journal.metrics(step, means)
 

@@ -1,7 +1,9 @@
 """What a run tells about itself: losses, speed, time left, to the journal and the progress file."""
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipeline.config import LaunchError
@@ -12,8 +14,17 @@ if TYPE_CHECKING:
     from pipeline.train.loop import Job
 
 
+def check_finite(name: str, value: float, step: int) -> None:
+    """Raise LaunchError when a figure of `step` says that training has diverged."""
+    if not math.isfinite(value):
+        raise LaunchError(
+            f"the {name} of step {step} is {value}: lower the learning rate, lengthen the warm-up, "
+            "or train in float32; the last checkpoint is kept"
+        )
+
+
 class Meter:
-    """Counts real tokens and time between two reports."""
+    """Counts real tokens and the time of training between two reports."""
 
     def __init__(self, job: "Job", start: int) -> None:
         self.job = job
@@ -29,16 +40,19 @@ class Meter:
         """Add one step's real tokens."""
         self.tokens += tokens
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time that evaluating and saving take."""
+        began = time.monotonic()
+        yield
+        self.since += time.monotonic() - began
+
     def log(self, step: int, result: StepResult, lr: float) -> None:
         """Read the step's means back (all ranks together) and report them."""
         means = result.means()
         loss = sum(w * means[name] for name, w in self.job.trainable.objective.weights.items())
         norm = float(result.grad_norm)
-        if not math.isfinite(loss):
-            raise LaunchError(
-                f"the loss of step {step} is {loss}: lower the learning rate, lengthen the warm-up, "
-                "or train in float32; the last checkpoint is kept"
-            )
+        check_finite("loss", loss, step)
         seconds = max(time.monotonic() - self.since, 1e-9)
         speed = self.tokens / seconds
         self.tokens_seen += self.tokens

@@ -1,18 +1,24 @@
 """What a training job is: its settings, the Trainable a stage hands over, and the checks made before it starts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from pipeline.complaints import shown
 from pipeline.config import config
 from pipeline.data.example import Source
+from pipeline.data.loader import why_not_shared
+from pipeline.flow.stage import Conflict
 from pipeline.objectives.objective import Objective
 from pipeline.train.optim import AdamWConfig, ScheduleConfig
 
 AtLeastOne = Annotated[int, Field(ge=1)]
+Seed = Annotated[
+    int, Field(ge=-(1 << 31), lt=1 << 31)
+]  # keys of draws add steps to multiples of it
 Precision = Literal["auto", "bf16", "float32"]
 
 # Written by Theseum from its own settings; in a native block they would say the same thing twice.
@@ -47,6 +53,10 @@ class DeepSpeedConfig:
                     f"native block: {key} is derived from {owner}; set that instead, so both cannot disagree"
                 )
         zero = self.native.get("zero_optimization", {})
+        if not isinstance(zero, dict):
+            raise ValueError(
+                f"native block: zero_optimization: got {shown(zero)}; allowed: keys and values"
+            )
         if zero.get("stage", self.zero_stage) != self.zero_stage:
             raise ValueError(
                 f"native block: zero_optimization.stage {zero['stage']} contradicts zero_stage {self.zero_stage}"
@@ -72,7 +82,7 @@ class TrainSettings:
 
     batch: AtLeastOne = 32
     micro_batch: AtLeastOne = 8
-    seed: int = 0
+    seed: Seed = 0
     optimizer: AdamWConfig = Field(default_factory=AdamWConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -96,6 +106,13 @@ class TrainSettings:
             raise ValueError(
                 "engine torch trains in float32 only; allowed: precision float32 or auto, or engine deepspeed"
             )
+
+    def conflicts(self, processes: int) -> Iterator[Conflict]:
+        """What keeps a job of `processes` from sharing out its batches."""
+        if words := why_not_shared(
+            batch=self.batch, micro_batch=self.micro_batch, world_size=processes
+        ):
+            yield ("train", "batch"), words
 
 
 @dataclass(frozen=True)

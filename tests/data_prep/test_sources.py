@@ -193,3 +193,15 @@ def test_text_files(tmp_path):
 def test_a_glob_without_files_is_named():
     with pytest.raises(DataError, match=r"source 'w': no file matches 'nowhere/\*\.warc'"):
         files_of(WarcSource(name="w", paths=("nowhere/*.warc",)))
+
+
+def test_a_folder_and_a_glob_without_files_are_named_together(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    paths = (str(tmp_path), f"{tmp_path}/*.txt", "nowhere/*.txt")
+    with pytest.raises(DataError) as caught:
+        files_of(TextSource(name="t", paths=paths))
+    first, second = str(caught.value).splitlines()
+    assert first == (
+        f"source 't': '{tmp_path}' is a folder; name its files, for example '{tmp_path}/*'"
+    )
+    assert second.startswith("source 't': no file matches 'nowhere/*.txt'")

@@ -151,8 +151,8 @@ def test_missing_sources_are_named_together(folder: Path) -> None:
     with pytest.raises(DataError) as caught:
         plan(folder, text)
     assert str(caught.value).splitlines() == [
-        f"stage pages: source {folder / 'source'}: no such file or folder",
-        "stage more: source nowhere/x: no such file or folder",
+        f"{folder}/run.yaml:3: stages.pages: source {folder}/source: no such file or folder",
+        f"{folder}/run.yaml:6: stages.more: source nowhere/x: no such file or folder",
     ]
 
 
@@ -173,23 +173,23 @@ def test_digests_are_remembered_until_a_file_changes(folder: Path) -> None:
     cache = folder / "store" / ".cache" / "digests.json"
     os.utime(folder / "source", (1e9, 1e9))
     first = SourceDigests(cache)
-    digests = first.of_stage("pages", stage)
+    digests = first.of_stage(stage)
     first.save()
     again = SourceDigests(cache)
-    assert again.of_stage("pages", stage) == digests
+    assert again.of_stage(stage) == digests
     assert not again.new
     (folder / "source").write_text("other")
-    assert again.of_stage("pages", stage) != digests
+    assert again.of_stage(stage) != digests
 
 
 def test_a_file_changed_just_now_is_read_again(folder: Path) -> None:
     """Two writes of the same size within one tick of the file system's clock."""
     stage, digests = toys.Write(text="a", files=(folder / "source",)), SourceDigests(folder / "no")
-    first = digests.of_stage("pages", stage)
+    first = digests.of_stage(stage)
     facts = (folder / "source").stat()
     (folder / "source").write_text("gesap")
     os.utime(folder / "source", ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert digests.of_stage("pages", stage) != first
+    assert digests.of_stage(stage) != first
 
 
 def test_a_folder_as_source_is_all_its_files(folder: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_folder_as_source_is_all_its_files(folder: Path) -> None:
     (inside / "deep" / "b").write_text("b")
     (inside / "a").write_text("a")
     stage = toys.Write(text="a", files=(inside,))
-    digests = SourceDigests(folder / "none.json").of_stage("pages", stage)
+    digests = SourceDigests(folder / "none.json").of_stage(stage)
     assert list(digests) == [f"{inside}/a", f"{inside}/deep/b"]
 
 

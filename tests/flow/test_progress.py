@@ -24,6 +24,18 @@ def test_progress_is_written_at_most_twice_a_second(tmp_path: Path) -> None:
     assert (progress.done, progress.began, progress.total) == (3, 1, 10)
 
 
+def test_pace_begins_anew_with_other_units(tmp_path: Path) -> None:
+    file = ProgressFile(tmp_path)
+    file.update(5, 10, "files read")
+    time.sleep(0.51)
+    before = time.time()
+    file.update(0, 4, "partitions compared")
+    progress = read_progress(tmp_path)
+    assert progress is not None
+    assert (progress.began, progress.total) == (0, 4)
+    assert progress.started >= before
+
+
 def test_no_or_torn_progress_is_none(tmp_path: Path) -> None:
     assert read_progress(tmp_path) is None
     (tmp_path / PROGRESS).write_text('{"done": 3')

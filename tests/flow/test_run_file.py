@@ -212,6 +212,36 @@ def test_overrides_reach_stages_and_their_matrix(tmp_path: Path) -> None:
             ],
         ),
         (
+            PAGES
+            + "  t: {kind: count, corpus: pages, sede: 1}\n"
+            + "  c: {kind: compare, first: t, others: [t]}\n  o: {kind: overview, stages: [c]}",
+            [
+                (
+                    "study.yaml:3: stages.t.sede: unknown key; did you mean 'seed'? allowed: kind, "
+                    "corpus, units, seconds, seed, how"
+                )
+            ],
+        ),
+        (
+            PAGES + "  t: {kind: count, corpus: ''}",
+            ["study.yaml:3: stages.t.corpus: no stage is called ''; stages: pages, t"],
+        ),
+        (
+            PAGES
+            + "  t: {kind: count, corpus: pages, units: 0}\n"
+            + "  m: {kind: count, corpus: pages, matrix: {units: [1, 0]}}",
+            [
+                "study.yaml:3: stages.t.units: got 0; with one process there must be one",
+                "study.yaml:4: stages.m.units: got 0; with one process there must be one",
+            ],
+        ),
+        (
+            PAGES
+            + f"  t: {{kind: count, corpus: pages, matrix: {{seed: {list(range(40))}, "
+            + f"units: {list(range(1, 41))}}}}}",
+            ["study.yaml:3: stages.t.matrix: makes 1600 stages; allowed: at most 1000"],
+        ),
+        (
             PAGES + "  t: {kind: count, corpus: pages, matrix: {seed: 3, units: [], how: [1, 1]}}",
             [
                 "study.yaml:3: stages.t.matrix.seed: got 3; allowed: a list of values",
@@ -267,6 +297,14 @@ def test_overrides_reach_stages_and_their_matrix(tmp_path: Path) -> None:
 )
 def test_mistakes(tmp_path: Path, text: str, lines: list[str]) -> None:
     assert told(tmp_path, text) == lines
+
+
+def test_a_conflict_is_placed_where_the_matrix_gave_the_value(tmp_path: Path) -> None:
+    text = PAGES + "  t:\n    kind: count\n    corpus: pages\n    matrix:\n      units: [1, 0]\n"
+    assert told(tmp_path, text) == [
+        "study.yaml:7: stages.t.units: got 0; with one process there must be one"
+    ]
+    assert len(read(tmp_path, text, "launch.processes=2").stages) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ import pipeline.stages
 from pipeline.cli import main
 from pipeline.config import DataError, config
 from pipeline.files import write_json, write_text
-from pipeline.flow.stage import Reads, Work
+from pipeline.flow.stage import Conflict, Reads, Work
 
 
 @config
@@ -88,6 +88,11 @@ class Count:
 
     def sources(self) -> Sequence[Path]:
         return ()
+
+    def conflicts(self, stages: Mapping[str, Any], processes: int) -> Iterator[Conflict]:
+        assert stages[self.corpus].makes == "corpus"
+        if self.units < 1 and processes == 1:
+            yield ("units",), f"got {self.units}; with one process there must be one"
 
     def run(self, work: Work) -> dict[str, Any]:
         assert (work.inputs[self.corpus] / "text").exists()

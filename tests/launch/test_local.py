@@ -93,11 +93,13 @@ def test_killed_rank_is_named_with_its_signal(job):
 
 def test_message_of_a_user_error_comes_through(job):
     path, _ = job(
-        "(out / 'failure.json').write_text(json.dumps({'message': 'rows are too long'}))\n"
+        "told = {'message': 'rows are too long', 'exit_code': 2}\n"
+        "(out / 'failure.json').write_text(json.dumps(told))\n"
         "sys.exit(2)"
     )
-    with pytest.raises(LaunchError, match=r"^rows are too long$"):
+    with pytest.raises(LaunchError, match=r"^rows are too long$") as caught:
         local.run_job(path, processes=1)
+    assert caught.value.exit_code == 2
 
 
 def test_interrupted_supervisor_takes_stubborn_ranks_with_it(job, monkeypatch):

@@ -41,6 +41,25 @@ def test_keeps_the_newest_and_says_which_is_latest(tmp_path):
     assert (tmp_path / "latest").read_text() == "step-00000020\n"
 
 
+def test_a_damaged_later_checkpoint_takes_no_place_of_an_intact_one(tmp_path):
+    """A job that found step 20 damaged and began again must not lose what it saves meanwhile."""
+    saved(tmp_path, (20,))
+    (tmp_path / "step-00000020" / checkpoint.STATE_FILE).write_bytes(b"")
+    saved(tmp_path, (5, 10), keep=1)
+    assert checkpoint.newest_intact(tmp_path)[0].step == 10
+    assert not (tmp_path / "step-00000005").exists()
+    saved(tmp_path, (15, 20), keep=1)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000020"]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    for name in ("step-00000007.partial", "step-00000003.removed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / checkpoint.STATE_FILE).write_bytes(b"half")
+    saved(tmp_path, (10,))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000010"]
+
+
 def test_nothing_saved_is_no_checkpoint(tmp_path):
     assert checkpoint.newest_intact(tmp_path / "absent") == (None, [])
 

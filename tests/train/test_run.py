@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.config import ConfigError, build_from
+from pipeline.runtime import key_of
 from pipeline.train.combinations import table, why_not
 from pipeline.train.engine_deepspeed import deepspeed_config
 from pipeline.train.run import TrainSettings
@@ -24,6 +25,26 @@ def test_native_block_may_not_repeat_what_theseum_derives():
     assert "contradicts zero_stage 1" in refused(
         engine={"type": "deepspeed", "native": {"zero_optimization": {"stage": 3}}}
     )
+
+
+def test_native_block_of_another_shape_is_refused_in_words():
+    words = refused(engine={"type": "deepspeed", "native": {"zero_optimization": 3}})
+    assert words.endswith("zero_optimization: got 3; allowed: keys and values")
+
+
+@pytest.mark.parametrize("seed", [-(1 << 31), (1 << 31) - 1])
+def test_draws_of_late_steps_are_keyed_by_the_largest_seeds_too(seed):
+    settings = build_from(TrainSettings, {"seed": seed})
+    assert key_of(settings.seed * 1_000_003 + 10**12, "dropout", 0, 0) > 0
+    assert "2147483648" in refused(seed=seed * 2 + 2 if seed > 0 else seed - 1)
+
+
+def test_batches_that_the_processes_cannot_share_out_are_told_beforehand():
+    settings = build_from(TrainSettings, {"batch": 32, "micro_batch": 8})
+    assert list(settings.conflicts(4)) == []
+    [(keys, words)] = settings.conflicts(3)
+    assert keys == ("train", "batch")
+    assert words.endswith("need a multiple of 24, for example 24 or 48")
 
 
 def test_torch_engine_has_no_bf16():
