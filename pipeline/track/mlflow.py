@@ -95,7 +95,8 @@ def ship(door: Door, folder: Path, parent: str) -> None:
     state_path = folder / TRACKING_FILE
     state = files.read_json(state_path) if state_path.exists() else {}
     if state.get("uri") != door.uri:
-        state = {"uri": door.uri, "shipped": 0, "finished": False}
+        state = {**state, "uri": door.uri, "shipped": 0, "finished": False}
+        state.pop("run_id", None)
     if state["finished"]:
         return
     if "run_id" not in state:
@@ -193,6 +194,8 @@ def register(door: Door, run_id: str, model: Path, record: Mapping[str, Any]) ->
     source = f"{door.client.get_run(run_id).info.artifact_uri}/{model.name}"
     lineage = {f"from.{k}": v["fingerprint"] for k, v in record["inputs"].items()}
     tags = {"fingerprint": record["fingerprint"], "folder": str(model), **lineage}
+    if any(v.run_id == run_id for v in door.client.search_model_versions(f"name = '{name}'")):
+        return
     version = door.client.create_model_version(name, source, run_id, tags=tags)
     door.client.set_registered_model_alias(name, "candidate", version.version)
 
@@ -217,12 +220,17 @@ def _allowed(name: str) -> str:
 
 
 class Shipper:
-    """Ships the folders of a run from a thread, every two seconds and at the end."""
+    """Ships the folders of a run from a thread, every two seconds and at the end.
+
+    Which experiment and which parent a folder belongs to is written into the folder when its stage
+    starts, without the server, so whoever sends it later sends it to the right place.
+    """
 
     def __init__(self, uri: str | None, store: Path, run_name: str, run_digest: str) -> None:
         self.uri, self.store, self.run_name, self.run_digest = uri, store, run_name, run_digest
         self._folders: dict[str, Path] = {}
         self._failed: dict[str, Path] = {}
+        self._parents: dict[tuple[str, str], tuple[Door, str]] = {}
         self._status: str | None = None
         self._wake = threading.Event()
         self._warned = False
@@ -230,7 +238,11 @@ class Shipper:
         self._thread.start()
 
     def stage_started(self, name: str, partial: Path) -> None:
-        """Follow a running stage's folder."""
+        """Follow a running stage's folder, which may not be there yet."""
+        partial.mkdir(parents=True, exist_ok=True)
+        path = partial / TRACKING_FILE
+        state = files.read_json(path) if path.exists() else {}
+        _keep(path, {**state, "experiment": self.run_name, "run": self.run_digest})
         self._failed.pop(name, None)
         self._folders[name] = partial
 
@@ -250,17 +262,16 @@ class Shipper:
         self._thread.join(HURRY_SECONDS if status == "KILLED" else FLUSH_SECONDS)
 
     def _work(self) -> None:
-        door, parent = None, ""
+        started = False
         while True:
             last = self._wake.wait(SHIP_SECONDS)
             try:
-                if door is None:
-                    door = connect(self.uri, self.store, self.run_name)
-                    tags = {"theseum.run": self.run_digest}
-                    parent = find_run(door, tags, self.run_name)
+                door, parent = self._parent(self.run_name, self.run_digest)
+                if not started:
                     door.client.update_run(parent, status="RUNNING")
                     self._left_behind()
-                self._ship_all(door, parent)
+                    started = True
+                self._ship_all()
                 if last:
                     door.client.set_terminated(parent, self._status)
             except (MlflowException, OSError) as error:
@@ -270,24 +281,38 @@ class Shipper:
             if last:
                 return
 
+    def _parent(self, experiment: str, run: str) -> tuple[Door, str]:
+        """The experiment of this name and the parent run in it."""
+        if (experiment, run) not in self._parents:
+            door = connect(self.uri, self.store, experiment)
+            self._parents[experiment, run] = door, find_run(door, {"theseum.run": run}, experiment)
+        return self._parents[experiment, run]
+
     def _left_behind(self) -> None:
         """Finished folders of the store that an earlier run could not send."""
         for record in self.store.glob("*/record.json"):
-            state = record.parent / TRACKING_FILE
-            if not state.exists() or not files.read_json(state)["finished"]:
+            path = record.parent / TRACKING_FILE
+            state = files.read_json(path) if path.exists() else {}
+            if "experiment" in state and not state.get("finished"):
                 self._folders.setdefault(record.parent.name, record.parent)
 
-    def _ship_all(self, door: Door, parent: str) -> None:
+    def _ship_all(self) -> None:
         for name, folder in list(self._folders.items()):
             try:
+                state = files.read_json(folder / TRACKING_FILE)
+                door, parent = self._parent(state["experiment"], state["run"])
                 ship(door, folder, parent)
+                state = files.read_json(folder / TRACKING_FILE)
             except FileNotFoundError:
                 # The stage was finished and renamed meanwhile; its new name comes with the next round.
                 continue
-            if name in self._failed and (folder / TRACKING_FILE).exists():
-                state = files.read_json(folder / TRACKING_FILE)
+            if "run_id" not in state:
+                continue
+            if self._failed.pop(name, None):
                 door.client.set_terminated(state["run_id"], "FAILED")
-                del self._failed[name]
+                del self._folders[name]
+            elif state["finished"]:
+                del self._folders[name]
 
 
 def run_link(folder: Path) -> dict[str, str] | None:

@@ -86,7 +86,12 @@ def test_final_models_are_registered_with_lineage(door, tmp_path, makes, part):
     (folder / part).mkdir()
     (folder / part / "config.json").write_text("{}")
     finish(folder, makes)
+    for _ in range(2):
+        mlflow.ship(door, folder, parent)
+        (folder / "tracking.json").unlink()  # as if killed before the watermark was kept
     mlflow.ship(door, folder, parent)
+    versions = door.client.search_model_versions(f"name = 'study-made-{makes}'")
+    assert len(versions) == 1
     version = door.client.get_model_version_by_alias(f"study-made-{makes}", "candidate")
     assert version.tags["from.tokens"] == "f00"
     assert version.run_id == files.read_json(folder / "tracking.json")["run_id"]
@@ -115,11 +120,32 @@ def test_dead_server_costs_nothing_and_the_next_run_catches_up(tmp_path):
     shipper.stage_finished("late", folder)
     assert time.monotonic() - began < 0.1, "no verb waits for the server"
     shipper.run_finished("FINISHED")
-    assert not (folder / "tracking.json").exists()
-    again = mlflow.Shipper(None, tmp_path, "run", "digest")
-    again.run_finished("FINISHED")
+    assert "run_id" not in json.loads((folder / "tracking.json").read_text())
+    another = mlflow.Shipper(None, tmp_path, "another", "other digest")
+    another.run_finished("FINISHED")
     assert json.loads((folder / "tracking.json").read_text())["finished"]
-    assert len(history(mlflow.connect(None, tmp_path, "run"), folder)) == 5
+    door = mlflow.connect(None, tmp_path, "run")
+    assert len(history(door, folder)) == 5
+    [parent] = door.client.search_runs([door.experiment_id], "tags.`theseum.run` = 'digest'")
+    run = door.client.get_run(files.read_json(folder / "tracking.json")["run_id"])
+    assert run.data.tags[mlflow.PARENT_TAG] == parent.info.run_id, "it went where it belongs"
+    assert run.info.experiment_id == door.experiment_id
+
+
+def test_failed_stage_runs_again_in_the_same_run(tmp_path):
+    folder = stage_folder(tmp_path)
+    for status, ending in (("FAILED", None), ("FINISHED", "record")):
+        shipper = mlflow.Shipper(None, tmp_path, "run", "digest")
+        shipper.stage_started("pretrain", folder)
+        if ending:
+            finish(folder)
+            shipper.stage_finished("pretrain", folder)
+        else:
+            shipper.stage_failed("pretrain")
+        shipper.run_finished(status)
+    door = mlflow.connect(None, tmp_path, "run")
+    runs = door.client.search_runs([door.experiment_id], "tags.`theseum.kind` = 'pretrain'")
+    assert [run.info.status for run in runs] == ["FINISHED"]
 
 
 def test_failed_stage_is_marked_failed(tmp_path):
