@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,13 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def checksums_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below `folder`, by path relative to it, in order."""
+def checksums_of(folder: Path, *, without: Sequence[str] = ()) -> dict[str, str]:
+    """SHA-256 of the files below `folder` by relative path, in order; not of what is in `without`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    names = [path.relative_to(folder) for path in files]
+    return {
+        name.as_posix(): sha256_of(folder / name) for name in names if name.parts[0] not in without
+    }
 
 
 def sync_folder(folder: Path) -> None:

@@ -216,11 +216,6 @@ class TokenRows:
         """Tokens of a full row."""
         return int(self._manifest["row_length"])
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of all rows, padding not counted."""
-        return sum(int(fact["tokens"]) for fact in self._facts)
-
     def vocabulary(self) -> Vocabulary:
         """The vocabulary that the ids belong to."""
         return load_vocabulary(self.folder / TOKENIZER)

@@ -74,15 +74,6 @@ def fingerprint_of(stage: Any, inputs: Mapping[str, str], sources: Mapping[str, 
     )
 
 
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of a finished stage, checkpoints and tracking left out."""
-    return {
-        path.relative_to(folder).as_posix(): files.sha256_of(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in UNCHECKED
-    }
-
-
 class SourceDigests:
     """SHA-256 of files outside the store, remembered by path, size and time of change."""
 

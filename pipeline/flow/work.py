@@ -19,7 +19,7 @@ from launch.local import run_job
 from pipeline import files
 from pipeline.config import UserError, as_dict
 from pipeline.flow.progress import PROGRESS, ProgressFile
-from pipeline.flow.record import Record, checksums
+from pipeline.flow.record import UNCHECKED, Record
 from pipeline.flow.store import ERROR, ERROR_LOG, TASK, Presence
 from pipeline.runtime import code_revision, library_versions
 
@@ -154,7 +154,7 @@ def _record(task: Task, counts: dict[str, Any], started: float) -> None:
         host=socket.gethostname(),
         revision=code_revision(),
         libraries=library_versions(),
-        files=checksums(folder),
+        files=files.checksums_of(folder, without=UNCHECKED),
     ).write(folder)
 
 

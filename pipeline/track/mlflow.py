@@ -315,15 +315,6 @@ class Shipper:
                 del self._folders[name]
 
 
-def run_link(folder: Path) -> dict[str, str] | None:
-    """Run id, experiment id and server of a stage folder that has been shipped."""
-    path = folder / TRACKING_FILE
-    if not path.exists():
-        return None
-    state = files.read_json(path)
-    return {key: state[key] for key in ("run_id", "experiment_id", "uri") if key in state}
-
-
 def open_ui(store: Path, port: int) -> int:
     """Serve the MLflow UI of a store to this machine alone, until it is interrupted."""
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store_uri(store)]
