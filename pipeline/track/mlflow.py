@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
@@ -318,10 +320,15 @@ class Shipper:
 def open_ui(store: Path, port: int) -> int:
     """Serve the MLflow UI of a store to this machine alone, until it is interrupted."""
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store_uri(store)]
-    server = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)])
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        server.terminate()
-        server.wait()
-        return 0
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, start_new_session=True)
+    stopped = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        stopped.append(number)
+        os.killpg(server.pid, signal.SIGTERM)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    code = server.wait()
+    return 0 if stopped else code

@@ -97,7 +97,8 @@ RESULTS = {
 
 def journal(steps, name, start, end):
     """Falling losses with some ripple, and held-out values now and then."""
-    entries = []
+    about = {"precision": "bf16", "asked_precision": "auto", "engine": "deepspeed", "world_size": 2}
+    entries = [{"seq": 0, "type": "note", **about}]
 
     def add(step, values):
         entries.append({"seq": len(entries), "type": "metrics", "step": step, "values": values})

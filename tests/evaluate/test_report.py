@@ -14,7 +14,7 @@ from pipeline.evaluate.report import markup, wording
 from pipeline.evaluate.report.curves import charts_of, thinned
 from pipeline.evaluate.report.graph import places_of, shortest_edges
 from pipeline.evaluate.report.markup import joined, tag
-from pipeline.evaluate.report.outputs import account_of, read_outputs, training_of
+from pipeline.evaluate.report.outputs import account_of, read_outputs, setting_of, training_of
 from pipeline.evaluate.report.page import page_of
 from pipeline.evaluate.report.summary import LINE_WIDTH, summary_of
 from pipeline.stages.report import Report
@@ -198,3 +198,14 @@ def test_examples_in_the_documentation_hold():
         result = doctest.testmod(module)
         assert result.attempted > 0
         assert result.failed == 0
+
+
+def test_what_training_computed_in_is_said_and_a_missing_bf16_too():
+    wished = {"asked_precision": "auto", "engine": "deepspeed", "world_size": 2}
+    notes = [{"resumed_from_step": 3}, {"precision": "bf16", **wished}]
+    assert setting_of(notes) == "bf16 on 2 processes"
+    notes.append({"precision": "float32", **wished, "world_size": 1})
+    assert setting_of(notes) == "float32 (no bf16 in this hardware) on 1 process"
+    asked = {"precision": "float32", **wished, "asked_precision": "float32"}
+    assert setting_of([asked]) == "float32 on 2 processes"
+    assert setting_of([]) == ""

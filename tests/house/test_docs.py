@@ -19,7 +19,7 @@ TRIED_AS = {name: name for name in ("plan", "show", "ls", "matrix", "doctor")} |
 # Commands that are too long to be tried out, and the test that runs the same.
 ELSEWHERE = {
     r"theseum( \w+)? --help": "tests/test_cli.py::test_help_is_quick",
-    r"theseum ui": "tests/test_ui.py::test_it_serves_a_store_and_ends_on_ctrl_c",
+    r"theseum ui": "tests/test_ui.py::test_it_serves_a_store_and_leaves_nothing",
     r"torchrun .*-m pipeline\.train \S*job\.json": (
         "tests/launch/test_launchers.py::test_losses_are_those_of_the_supervisor_bit_for_bit"
     ),

@@ -105,6 +105,8 @@ def test_message_of_a_user_error_comes_through(job):
 def test_interrupted_supervisor_takes_stubborn_ranks_with_it(job, monkeypatch):
     path, out = job("import signal\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(600)")
     monkeypatch.setattr(local, "SAVE_SECONDS", 1.0)
+    # A shell that starts the suite in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt():
         while not ((out / "env0.json").exists() and (out / "env1.json").exists()):
@@ -113,8 +115,11 @@ def test_interrupted_supervisor_takes_stubborn_ranks_with_it(job, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        local.run_job(path, processes=2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            local.run_job(path, processes=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert alive(str(path)) == []
 
 

@@ -4,7 +4,7 @@ Everything is optional: a report on half a pipeline tells half the story.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +64,23 @@ class Output:
         path = self.folder / file
         return files.read_json(path) if path.exists() else {}
 
+    def journal(self) -> Iterator[dict[str, Any]]:
+        """Every entry of the training journal, in order; nothing if there is none."""
+        path = self.folder / "journal.jsonl"
+        yield from files.read_json_lines(path) if path.exists() else ()
+
     def series(self) -> dict[str, list[tuple[int, float]]]:
         """(step, value) of every name in the training journal, in order."""
         found: dict[str, list[tuple[int, float]]] = {}
-        path = self.folder / "journal.jsonl"
-        for entry in files.read_json_lines(path) if path.exists() else ():
+        for entry in self.journal():
             if entry["type"] == "metrics":
                 for name, value in entry["values"].items():
                     found.setdefault(name, []).append((entry["step"], value))
         return found
+
+    def notes(self) -> list[dict[str, Any]]:
+        """What the attempts to train said about themselves, in order."""
+        return [entry for entry in self.journal() if entry["type"] == "note"]
 
 
 def read_outputs(folders: Mapping[str, Path]) -> list[Output]:
@@ -118,6 +126,9 @@ class Training:
     steps: int
     seconds: float
     tokens_per_second: float | None
+    setting: (
+        str  # precision and processes, such as "bf16 on 2 processes", "" if the journal is silent
+    )
     held_out: tuple[tuple[str, float, float], ...]  # name, at the first and at the last measurement
 
 
@@ -136,8 +147,20 @@ def training_of(output: Output) -> Training:
         steps=max((values[-1][0] for values in series.values()), default=0),
         seconds=output.seconds,
         tokens_per_second=speeds[len(speeds) // 2] if speeds else None,
+        setting=setting_of(output.notes()),
         held_out=held_out,
     )
+
+
+def setting_of(notes: Sequence[Mapping[str, Any]]) -> str:
+    """What the newest attempt computed in; float32 says so when bf16 was wished and is not there."""
+    told = [note for note in notes if "precision" in note]
+    if not told:
+        return ""
+    precision, processes = told[-1]["precision"], told[-1]["world_size"]
+    wished = told[-1]["asked_precision"] == "auto" and told[-1]["engine"] == "deepspeed"
+    lacking = " (no bf16 in this hardware)" if wished and precision == "float32" else ""
+    return f"{precision}{lacking} on {processes} {'process' if processes == 1 else 'processes'}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -216,6 +216,7 @@ def _training(output: Output) -> Markup:
         tag(
             "p",
             f"{training.kind}, {number(training.steps)} steps in {duration(training.seconds)}",
+            f", in {training.setting}" if training.setting else None,
             f", {short(speed)} tokens per second" if speed else None,
             class_="soft",
         ),

@@ -100,6 +100,7 @@ def _training(output: Output) -> Iterator[Entry]:
         for name, first, last in training.held_out
     ]
     parts = [f"{training.kind}, {number(training.steps)} steps in {duration(training.seconds)}"]
+    parts += [training.setting] if training.setting else []
     parts += [f"{short(speed)} tokens/s"] if speed else []
     parts += [f"held out: {', '.join(held_out)}"] if held_out else []
     yield (output.name, "; ".join(parts))
