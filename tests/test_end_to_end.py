@@ -111,7 +111,7 @@ def test_ends_with_a_table_a_person_can_judge(world):
         r"report: .*report.html",
     ):
         assert re.search(words, output, re.DOTALL), words
-    page = only("report-*/report.html", folder / "store").read_text()
+    page = only("report-[0-9a-f]*/report.html", folder / "store").read_text()
     assert "<svg" in page
     assert not re.search(r"(src|href)=[\"']https?://(?!localhost|127)", page), "self-contained"
     assert not (folder / "store" / ".partial").exists() or not any(
@@ -125,13 +125,13 @@ def test_learning_shows_even_in_a_few_steps(world):
     majority = results["baselines"]["majority"]["value"]
     assert results["classifiers"]["finetune"]["score"]["value"] > majority + 0.03
     held_out = {
-        k: v for k, v in losses_of(only("pretrain-*", store)).items() if "held_out/mlm" in k
+        k: v for k, v in losses_of(only("pretrain-[0-9a-f]*", store)).items() if "held_out/mlm" in k
     }
     assert held_out[STEPS, "held_out/mlm"] < held_out[0, "held_out/mlm"] - 0.3
 
 
 def test_export_equals_the_model(world):
-    found = json.loads(only("export-*/verification.json", world[0] / "store").read_text())
+    found = json.loads(only("export-[0-9a-f]*/verification.json", world[0] / "store").read_text())
     assert found["max_abs_difference"] <= 1e-5
 
 
@@ -141,7 +141,7 @@ def test_final_models_are_registered_with_their_lineage(world):
     names = {model.name for model in client.search_registered_models()}
     assert names == {"quickstart-finetune", "quickstart-compress", "quickstart-export"}
     version = client.get_model_version_by_alias("quickstart-compress", "candidate")
-    record = files.read_json(only("finetune-*/record.json", store))
+    record = files.read_json(only("finetune-[0-9a-f]*/record.json", store))
     assert version.tags["from.finetune"] == record["fingerprint"]
     experiment = client.get_experiment_by_name("quickstart")
     runs = client.search_runs([experiment.experiment_id])
@@ -217,7 +217,7 @@ def test_interrupted_killed_and_raced_the_losses_are_the_same_bits(world, tmp_pa
     outputs = [finish(process) for process in racing]
     assert [code for code, _ in outputs] == [0, 0], outputs
     assert sum("waiting (for the run" in output for _, output in outputs) == 1
-    assert len(list(store.glob("pretrain-*"))) == 1
-    undisturbed = losses_of(only("pretrain-*", folder / "store"))
-    assert losses_of(only("pretrain-*", store)) == undisturbed
+    assert len(list(store.glob("pretrain-[0-9a-f]*"))) == 1
+    undisturbed = losses_of(only("pretrain-[0-9a-f]*", folder / "store"))
+    assert losses_of(only("pretrain-[0-9a-f]*", store)) == undisturbed
     assert processes_of(store) == []
