@@ -22,7 +22,7 @@ from pathlib import Path
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from data_prep.clean import Rules, clean
+from data_prep.clean import Cleaning, cleaner_of
 from data_prep.dedup.exact import digest_of
 from data_prep.extract import extract
 from data_prep.sources import Page
@@ -187,7 +187,7 @@ def candidates_of(manual: Manual, root: Path) -> Iterator[Candidate]:
         weight = len(zlib.compress(body, 9)) + BYTES_OF_HEADERS
         url = manual.address + path.relative_to(base).as_posix()
         text = extract(Page(url, "", 0, body, None, is_html=True)).text
-        yield Candidate(url, path, weight, len(clean(text, Rules()).text) / weight)
+        yield Candidate(url, path, weight, len(cleaner_of(Cleaning()).clean(text).text) / weight)
 
 
 def chosen(candidates: list[Candidate]) -> list[Candidate]:
