@@ -1,28 +1,31 @@
-"""Exact duplicates over a whole corpus: addresses, documents and lines, with one winner each.
+"""Exact duplicates of pages over a whole corpus: addresses and documents, with one winner each.
 
 Every decision is a minimum over content (MD5 of the address, date, MD5 of the text), so it does not
-depend on how the pages were spread over files or workers. Source: C4 3.0 (tensorflow_datasets
-`c4_utils`): newest page of an address; a line stays only in the page whose MD5(address) sorts
-first, and there only once.
+depend on how the pages were spread over files or workers; only pages equal in all of that are told
+apart by their place. Source: C4 3.0 (tensorflow_datasets `c4_utils`): the newest page of an address.
 
-Memory: the page decision holds 64 bytes a page, one process. The line decision is cut into
-partitions by hash; each holds 48 bytes a line of its partition, so its need is bounded by the
-number of partitions.
+Three passes: partitions by address, partitions by text, and a verdict for each unit.
 """
 
 import hashlib
 import re
-from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from data_prep.dedup import tables
+from pipeline.flow.stage import Work
+
+Compared = Literal["urls", "documents"]
 SPLIT_BUCKETS = 1000
-KEPT_FROM = 0
-OWN_REASON, DUPLICATE_URL, DUPLICATE_DOCUMENT = -1, -2, -3
+STAYS, OWN_REASON, DUPLICATE_URL, DUPLICATE_DOCUMENT = 0, -1, -2, -3
+REASONS = {DUPLICATE_URL: "duplicate_url", DUPLICATE_DOCUMENT: "duplicate_document"}
 CLEAN, DROPPED, APART = range(3)
-PAGE_COLUMNS = 8
+ENTRY_COLUMNS = 8
+PAGES, ADDRESSES, VERDICT = "pages.npy", "addresses.npy", "verdict.npy"
 _SCHEME = re.compile(r"https?://(www\.)?")
 _TRACKING = re.compile(r"\?(utm_|ref|feed).*")
 
@@ -59,100 +62,156 @@ def page_entry(url: str, seconds: int, raw: str, text: str, state: int) -> bytes
     return key + ranks + digest_of(raw) + digest_of(text) + state.to_bytes(8, "big")
 
 
-def page_table(entries: Iterable[bytes]) -> np.ndarray:
-    """uint64 [PAGE_COLUMNS, pages] of the entries of a unit, in the order of its rows."""
-    return _halves(b"".join(entries), PAGE_COLUMNS)
-
-
-def _halves(packed: bytes, columns: int) -> np.ndarray:
+def halves(packed: bytes | bytearray, columns: int) -> np.ndarray:
+    """uint64 [columns, rows] of big-endian numbers packed row by row."""
     table = np.frombuffer(packed, dtype=">u8").reshape(-1, columns)
     return np.ascontiguousarray(table.T, dtype=np.uint64)
 
 
-def page_ranks(units: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """For each unit int64 [pages]: the rank of a page that stays (by MD5(address)), else why it
-    goes.
+def write_pages(folder: Path, entries: Iterable[bytes]) -> int:
+    """Save the entries of a unit's pages, given in the order of its rows; returns how many.
 
-    Ranks are from 0 over all units; OWN_REASON, DUPLICATE_URL and DUPLICATE_DOCUMENT are negative.
+    `pages.npy` is uint64 [9, pages]: the eight numbers of an entry and the row, sorted by MD5 of
+    the address.
     """
-    table = np.concatenate(units, axis=1) if units else np.zeros((PAGE_COLUMNS, 0), np.uint64)
-    url_high, url_low, age, raw_high, raw_low, text_high, text_low, state = table
-    verdict = np.full(table.shape[1], OWN_REASON, dtype=np.int64)
-    order = np.lexsort((raw_low, raw_high, age, url_low, url_high))
-    order = order[state[order] != APART]
-    newest = _first_of_group(url_high[order], url_low[order])
-    verdict[order[~newest]] = DUPLICATE_URL
-    winners = order[newest]
-    winners = winners[state[winners] == CLEAN]
-    by_text = winners[
-        np.lexsort((url_low[winners], url_high[winners], text_low[winners], text_high[winners]))
-    ]
-    only = _first_of_group(text_high[by_text], text_low[by_text])
-    verdict[by_text[~only]] = DUPLICATE_DOCUMENT
-    stay = by_text[only]
-    stay = stay[np.lexsort((url_low[stay], url_high[stay]))]
-    verdict[stay] = np.arange(KEPT_FROM, KEPT_FROM + len(stay))
-    return np.split(verdict, np.cumsum([unit.shape[1] for unit in units])[:-1])
+    table = halves(b"".join(entries), ENTRY_COLUMNS)
+    rows = np.arange(table.shape[1], dtype=np.uint64)
+    order = np.lexsort((rows, table[1], table[0]))
+    tables.save(folder / PAGES, np.concatenate((table[:, order], rows[None, order])))
+    return len(rows)
 
 
-def _first_of_group(*columns: np.ndarray) -> np.ndarray:
-    """Mask of the rows that differ from the row before them; equal rows must be neighbours."""
-    first = np.ones(len(columns[0]), dtype=bool)
-    if len(first):
-        first[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
-    return first
+def verdict_of(folder: Path) -> np.ndarray:
+    """int8 [pages] of a unit, once decided: STAYS, or why the page goes."""
+    return np.load(folder / VERDICT)
 
 
-def line_index(pages: Iterable[tuple[int, str]]) -> np.ndarray:
-    """uint64 [3, lines] of (row, cleaned text) pairs: MD5 high and low half, and row << 32 |
-    line; sorted by MD5.
+def decide_pages(
+    work: Work, scratch: Path, units: Sequence[Path], compared: Sequence[Compared]
+) -> None:
+    """Write the verdict on every page of every unit, comparing what `compared` names.
+
+    `urls`: of the pages of one address the newest goes on, clean or not. `documents`: of the clean
+    pages of one text, that whose MD5(address) sorts first.
     """
-    digests, places = bytearray(), array("Q")
-    for row, text in pages:
-        for number, line in enumerate(text.split("\n")):
-            digests += digest_of(line.strip().lower())
-            places.append(row << 32 | number)
-    high, low = _halves(bytes(digests), 2)
-    place = np.frombuffer(places, dtype=np.uint64)
-    order = np.lexsort((place, low, high))
-    return np.stack((high[order], low[order], place[order]))
+    tables.list_units(scratch, units)
+    count = tables.partitions_for(tables.rows_in([unit / PAGES for unit in units]))
+    by_address = [_Addresses(scratch, number, count, "urls" in compared) for number in range(count)]
+    clean = sum(work.map(compare_addresses, by_address, unit="partitions of addresses compared"))
+    parts = tables.partitions_for(clean) if "documents" in compared else 0
+    by_text = [_Documents(scratch, number, parts, count) for number in range(parts)]
+    for _ in work.map(compare_documents, by_text, unit="partitions of documents compared"):
+        pass
+    finals = [_Unit(scratch, number, count, parts) for number in range(len(units))]
+    for _ in work.map(decide_unit, finals, unit="files decided"):
+        pass
 
 
-def duplicate_lines(
-    units: Sequence[tuple[Path, Path]], partition: int, partitions: int
-) -> np.ndarray:
-    """uint64 [2, repeats] (unit, row << 32 | line) of the lines to remove whose MD5 lies in one of
-    the partitions.
+@dataclass(frozen=True)
+class _Addresses:
+    """One partition of the pages by MD5 of their address."""
 
-    `units` are the saved line index and page ranks of each unit; only the partition's part of them
-    is read. The result is sorted by unit, row and line.
+    scratch: Path
+    number: int
+    partitions: int
+    grouped: bool
+
+    @property
+    def gone(self) -> Path:
+        return tables.numbered(self.scratch / "addresses_gone", self.number)
+
+    @property
+    def clean(self) -> Path:
+        return tables.numbered(self.scratch / "addresses_clean", self.number)
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """One partition of the clean pages that remain, by MD5 of their text."""
+
+    scratch: Path
+    number: int
+    partitions: int
+    tables_before: int
+
+    @property
+    def gone(self) -> Path:
+        return tables.numbered(self.scratch / "documents_gone", self.number)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    scratch: Path
+    number: int
+    address_partitions: int
+    document_partitions: int
+
+
+def compare_addresses(job: _Addresses) -> int:
+    """First pass: pages of an address that is newer elsewhere go; returns how many clean ones
+    go on.
     """
-    first, end = (_boundary(number, partitions) for number in (partition, partition + 1))
-    parts = [
-        _stretch(number, index, ranks, first, end) for number, (index, ranks) in enumerate(units)
-    ]
-    table = np.concatenate(parts, axis=1)
-    high, low, rank, unit, place = table
-    order = np.lexsort((place, rank, low, high))
-    repeated = order[~_first_of_group(high[order], low[order])]
-    repeated = repeated[np.lexsort((place[repeated], unit[repeated]))]
-    return np.ascontiguousarray(np.stack((unit[repeated], place[repeated])))
+    if not job.clean.exists():
+        units = tables.units_in(job.scratch)
+        paths = [unit / PAGES for unit in units]
+        parts = [tables.stretch(path, job.number, job.partitions) for path in paths]
+        owners = np.repeat(
+            np.arange(len(units), dtype=np.uint64), [part.shape[1] for part in parts]
+        )
+        table = np.concatenate(parts, axis=1)
+        url_high, url_low, age, raw_high, raw_low, text_high, text_low, state, row = table
+        order = np.lexsort((raw_low, raw_high, age, url_low, url_high))
+        order = order[state[order] != APART]
+        newest = np.ones(len(order), dtype=bool)
+        if job.grouped:
+            newest = tables.first_of_group(url_high[order], url_low[order])
+        tables.save(job.gone, _losers(owners, row, order[~newest]))
+        clean = order[newest]
+        clean = clean[state[clean] == CLEAN]
+        clean = clean[np.lexsort((text_low[clean], text_high[clean]))]
+        columns = (text_high, text_low, url_high, url_low, owners, row)
+        tables.save(job.clean, np.stack([column[clean] for column in columns]))
+    return tables.rows_in([job.clean])
 
 
-def _boundary(partition: int, partitions: int) -> int:
-    return -(-(partition << 64) // partitions)
+def compare_documents(job: _Documents) -> None:
+    """Second pass: of the pages with the same clean text all but one go."""
+    if job.gone.exists():
+        return
+    folder = job.scratch / "addresses_clean"
+    paths = [tables.numbered(folder, number) for number in range(job.tables_before)]
+    table = tables.stretches(paths, job.number, job.partitions)
+    text_high, text_low, url_high, url_low, unit, row = table
+    order = np.lexsort((row, unit, url_low, url_high, text_low, text_high))
+    only = tables.first_of_group(text_high[order], text_low[order])
+    tables.save(job.gone, _losers(unit, row, order[~only]))
 
 
-def _stretch(unit: int, index: Path, ranks: Path, first: int, end: int) -> np.ndarray:
-    """uint64 [5, lines] of one unit: MD5 high, low, rank of the page, unit, place; pages that
-    stay only.
+def _losers(unit: np.ndarray, row: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """uint64 [2, pages] (unit, row) of some of the pages, sorted."""
+    which = which[np.lexsort((row[which], unit[which]))]
+    return np.stack((unit[which], row[which]))
+
+
+def decide_unit(job: _Unit) -> None:
+    """Last pass: the verdict on each page of a unit, and its MD5(address) by row, for what follows.
+
+    `addresses.npy` is uint64 [2, pages].
     """
-    lines = np.load(index, mmap_mode="r")
-    rank_of = np.load(ranks)
-    start = np.searchsorted(lines[0], np.uint64(first))
-    stop = lines.shape[1] if end >> 64 else np.searchsorted(lines[0], np.uint64(end))
-    high, low, place = np.array(lines[:, start:stop])
-    rank = rank_of[(place >> np.uint64(32)).astype(np.int64)]
-    stay = rank >= KEPT_FROM
-    unit_column = np.full(int(stay.sum()), unit, dtype=np.uint64)
-    return np.stack((high[stay], low[stay], rank[stay].astype(np.uint64), unit_column, place[stay]))
+    folder = tables.units_in(job.scratch)[job.number]
+    if (folder / VERDICT).exists():
+        return
+    pages = np.load(folder / PAGES)
+    row = pages[-1].astype(np.int64)
+    addresses, state = np.empty((2, len(row)), dtype=np.uint64), np.empty(len(row), dtype=np.uint64)
+    addresses[:, row], state[row] = pages[:2], pages[7]
+    verdict = np.where(state == CLEAN, STAYS, OWN_REASON).astype(np.int8)
+    for reason, name, partitions in (
+        (DUPLICATE_URL, "addresses_gone", job.address_partitions),
+        (DUPLICATE_DOCUMENT, "documents_gone", job.document_partitions),
+    ):
+        for number in range(partitions):
+            gone = tables.of_unit(tables.numbered(job.scratch / name, number), job.number)
+            verdict[gone[1].astype(np.int64)] = reason
+    tables.save(folder / ADDRESSES, addresses)
+    tables.save(folder / VERDICT, verdict)

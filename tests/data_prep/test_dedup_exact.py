@@ -1,13 +1,14 @@
-"""Exact duplicates against a brute-force statement of the same rules."""
+"""Exact duplicates of pages against a brute-force statement of the same rules."""
 
 import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from dedup_work import Worker, spread
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data_prep.dedup import exact
+from data_prep.dedup import exact, tables
 
 
 def md5(text):
@@ -47,80 +48,76 @@ pages = st.lists(
     ),
     max_size=12,
 )
+ONE, TWO = "http://a.b/1", "http://a.b/2"
+EQUALLY_NEW = [
+    (url, 0, raw, f"{url} {raw}", exact.CLEAN)
+    for url, raw in [(ONE, "raw one"), (ONE, "raw two"), (TWO, "raw two"), (TWO, "raw one")]
+]
+SAME_TEXTS = [
+    (url, 0, "raw", text, exact.CLEAN)
+    for url, text in [(ONE, "text one"), (TWO, "text one"), (TWO, "text two"), (ONE, "text two")]
+]
+COMPARED = [("urls", "documents"), ("urls",), ("documents",), ()]
 
 
-def brute_force_pages(pages):
+def brute_force_pages(pages, compared):
     """Newest page of each address, then the document of the smallest address."""
     verdict = [exact.OWN_REASON] * len(pages)
     keys = [exact.normalised_url(page[0]) for page in pages]
     taking_part = [number for number, page in enumerate(pages) if page[4] != exact.APART]
     age = [(-seconds, md5(raw), number) for number, (_, seconds, raw, _, _) in enumerate(pages)]
-    newest = {min(age[m] for m in taking_part if keys[m] == keys[n])[2] for n in taking_part}
+    newest = set(taking_part)
+    if "urls" in compared:
+        newest = {min(age[m] for m in newest if keys[m] == keys[n])[2] for n in taking_part}
     clean = [number for number in newest if pages[number][4] == exact.CLEAN]
-    first = {min((md5(keys[m]), m) for m in clean if pages[m][3] == pages[n][3]) for n in clean}
+    first = {(md5(keys[m]), m) for m in clean}
+    if "documents" in compared:
+        first = {min((md5(keys[m]), m) for m in clean if pages[m][3] == pages[n][3]) for n in clean}
     for number in taking_part:
         if number not in newest:
             verdict[number] = exact.DUPLICATE_URL
         elif number in clean and (md5(keys[number]), number) not in first:
             verdict[number] = exact.DUPLICATE_DOCUMENT
-    for rank, (_, number) in enumerate(sorted(first)):
-        verdict[number] = rank
+    for _, number in first:
+        verdict[number] = exact.STAYS
     return verdict
 
 
-@given(pages, st.integers(0, 12))
-def test_pages_have_the_winners_of_the_rules_however_they_are_spread(pages, cut):
-    entries = [exact.page_entry(*page) for page in pages]
-    units = [exact.page_table(part) for part in (entries[:cut], entries[cut:])]
-    ranks = np.concatenate(exact.page_ranks(units)).tolist()
-    assert ranks == brute_force_pages(pages)
-
-
-texts = st.lists(
-    st.lists(st.sampled_from(["One", "one ", "two", "three", "Four"]), min_size=1, max_size=5).map(
-        "\n".join
-    ),
-    min_size=1,
-    max_size=8,
+@settings(max_examples=30, deadline=None)
+@given(
+    pages, st.lists(st.integers(0, 12), max_size=3), st.sampled_from(COMPARED), st.integers(1, 9)
 )
-
-
-def brute_force_lines(texts, order):
-    """(page, line) of every line but the first of the first page in `order`."""
-    seen, gone = set(), set()
-    for page in sorted(range(len(texts)), key=order.__getitem__):
-        if order[page] < 0:
-            continue
-        for number, line in enumerate(texts[page].split("\n")):
-            key = line.strip().lower()
-            if key in seen:
-                gone.add((page, number))
-            seen.add(key)
-    return gone
-
-
-@settings(max_examples=60)
-@given(texts, st.randoms(use_true_random=False), st.integers(1, 5))
-def test_lines_stay_in_the_first_page_only_for_any_number_of_partitions(
-    tmp_path_factory, texts, random, partitions
+@example(EQUALLY_NEW, [2], COMPARED[0], 2)
+@example(SAME_TEXTS, [1, 3], COMPARED[2], 2)
+def test_pages_have_the_winners_of_the_rules_however_they_are_spread_and_partitioned(
+    tmp_path_factory, pages, cuts, compared, rows
 ):
-    order = list(range(len(texts)))
-    random.shuffle(order)
-    order = [-1 if random.random() < 0.2 else rank for rank in order]
-    folder = tmp_path_factory.mktemp("lines")
-    cut = random.randint(0, len(texts))
-    units = []
-    for name, first, end in (("a", 0, cut), ("b", cut, len(texts))):
-        index, ranks = folder / f"{name}-lines.npy", folder / f"{name}-ranks.npy"
-        np.save(index, exact.line_index(enumerate(texts[first:end])))
-        np.save(ranks, np.array(order[first:end], dtype=np.int64))
-        units.append((index, ranks))
-    found = np.concatenate(
-        [exact.duplicate_lines(units, part, partitions) for part in range(partitions)], axis=1
-    )
-    gone = {
-        (int(place >> 32) + (cut if unit else 0), int(place) & 0xFFFFFFFF)
-        for unit, place in found.T.tolist()
-    }
-    assert found.shape[1] == len(gone)
-    assert gone == brute_force_lines(texts, order)
+    folder = tmp_path_factory.mktemp("pages")
+    units = spread(folder, pages, cuts)
+    for unit, part in units:
+        assert exact.write_pages(unit, [exact.page_entry(*page) for page in part]) == len(part)
+    folders = [unit for unit, _ in units]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "ROWS_PER_PARTITION", rows)
+        exact.decide_pages(Worker(folder), folder / "exact", folders, compared)
+    found = np.concatenate([exact.verdict_of(unit) for unit in folders]).tolist()
+    assert found == brute_force_pages(pages, compared)
+    for unit, part in units:
+        addresses = np.load(unit / exact.ADDRESSES)
+        keys = [exact.digest_of(exact.normalised_url(page[0])) for page in part]
+        assert [
+            h.to_bytes(8, "big") + l.to_bytes(8, "big") for h, l in addresses.T.tolist()
+        ] == keys
+
+
+def test_a_table_is_cut_into_partitions_that_hold_each_row_once(tmp_path):
+    ends = np.array([0, 1, 2**63 - 1, 2**63, 2**64 - 1], dtype=np.uint64)
+    values = np.sort(np.concatenate((ends, tables.mixed(np.arange(999, dtype=np.uint64)))))
+    tables.save(tmp_path / "table.npy", np.stack((values, np.arange(1004, dtype=np.uint64))))
+    for partitions in (1, 2, 3, 7, 1000):
+        parts = [
+            tables.stretches([tmp_path / "table.npy"], number, partitions)
+            for number in range(partitions)
+        ]
+        assert np.concatenate(parts, axis=1)[1].tolist() == list(range(1004))
+    assert max(part.shape[1] for part in parts) < 12
