@@ -8,7 +8,8 @@ import pytest
 import sentencepiece
 from real_text import documents
 
-from pipeline.data.shards import dtype_for, shard_facts, write_manifest, write_shard
+from pipeline.data.shard_file import layout_for, shard_facts, write_shard
+from pipeline.data.shards import write_manifest
 from pipeline.tokenizer import SPECIAL_PIECES, Vocabulary
 
 
@@ -40,10 +41,12 @@ def token_folder(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactor
     """A `tokens` stage's output: rows of 30 tokens, two splits."""
     folder = tmp_path_factory.mktemp("tokens")
     encoded = [np.asarray(ids) for ids in vocabulary.encode(documents())]
-    facts = {}
+    facts, layout = {}, layout_for(vocabulary, 30)
     for split, part in (("train", encoded[200:]), ("validation", encoded[:200])):
         path = folder / split / "shard-00000.arrow"
-        write_shard(path, part, row_length=30, dtype=dtype_for(vocabulary.size))
+        write_shard(path, [(0, part)], layout)
         facts[split] = [shard_facts(path)]
-    write_manifest(folder, vocabulary=vocabulary, row_length=30, shards=facts)
+    write_manifest(
+        folder, vocabulary=vocabulary, layout=layout, sources={"dictionary": 1.0}, shards=facts
+    )
     return folder

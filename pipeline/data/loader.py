@@ -1,7 +1,7 @@
 """From a source of examples to the micro-batches of one rank.
 
 Step s of batch B is rows [sB, (s + 1)B) of the order. A loader has no state that matters: what a
-step holds is a function of (source, seed, batch, step). Threads only decide when an example is
+step holds is a function of (source, order, seed, batch, step). Threads only decide when an example is
 made, never which; ranks and micro-batches only cut the same global batch differently.
 """
 
@@ -12,19 +12,20 @@ import numpy as np
 
 from pipeline.config import ConfigError
 from pipeline.data.example import Source
-from pipeline.data.order import rows_at
-from pipeline.runtime import rng_of
+from pipeline.data.order import KeyedOrder, Order, rows_at
+from pipeline.runtime import Ranks, rng_of
 
 MicroBatch = Mapping[str, np.ndarray]
 STEPS_AHEAD = 1
+ONE_PROCESS = Ranks()
 
 
 class Loader:
     """The micro-batches of one rank, made ahead by `workers` threads.
 
-    Rank r takes the r-th of `world_size` equal contiguous shares of the global batch, and its
-    micro-batches are contiguous slices of that share. Raises ConfigError when `batch` cannot be
-    shared out evenly.
+    The global batch is cut into equal contiguous shares, one a rank, and a share into contiguous
+    micro-batches. Raises ConfigError when `batch` cannot be shared out evenly. Without an `order`
+    all rows are read in every epoch.
     """
 
     def __init__(
@@ -34,19 +35,20 @@ class Loader:
         seed: int,
         batch: int,
         micro_batch: int,
-        rank: int = 0,
-        world_size: int = 1,
+        ranks: Ranks = ONE_PROCESS,
         workers: int = 1,
+        order: Order | None = None,
     ) -> None:
-        check_shares(batch=batch, micro_batch=micro_batch, world_size=world_size)
-        assert 0 <= rank < world_size, (rank, world_size)
+        check_shares(batch=batch, micro_batch=micro_batch, world_size=ranks.world_size)
+        assert 0 <= ranks.rank < ranks.world_size, ranks
         assert workers > 0, workers
         self.source = source
+        self.order = order or KeyedOrder(len(source), seed)
         self.seed = seed
         self.batch = batch
         self.micro_batch = micro_batch
-        self.share = batch // world_size
-        self.first = rank * self.share
+        self.share = batch // ranks.world_size
+        self.first = ranks.rank * self.share
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="loader")
         self._ahead: dict[int, list[Future[MicroBatch]]] = {}
 
@@ -68,9 +70,7 @@ class Loader:
     def _begin(self, step: int) -> list[Future[MicroBatch]]:
         """Hand every micro-batch of `step` to the threads."""
         start = step * self.batch + self.first
-        epochs, rows = rows_at(
-            np.arange(start, start + self.share), num_rows=len(self.source), seed=self.seed
-        )
+        epochs, rows = self.order.at(np.arange(start, start + self.share))
         cuts = range(0, self.share, self.micro_batch)
         return [
             self._threads.submit(

@@ -7,7 +7,9 @@ power of four at or above the number of rows; results outside the rows are sent 
 until they land inside (cycle walking), which keeps it one to one.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +17,26 @@ from pipeline.runtime import key_of
 
 ROUNDS = 12
 _LOW_64_BITS = (1 << 64) - 1
+
+
+class Order(Protocol):
+    """Which row stands at which position: a function of the position and a seed."""
+
+    def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Epochs and rows, both int64, at `positions`; no epoch has a row twice."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeyedOrder:
+    """All rows in every epoch, in a keyed permutation."""
+
+    num_rows: int
+    seed: int
+
+    def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Epochs and rows at `positions`."""
+        return rows_at(positions, num_rows=self.num_rows, seed=self.seed)
 
 
 def row_at(position: int, *, num_rows: int, seed: int) -> tuple[int, int]:

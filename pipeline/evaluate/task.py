@@ -10,7 +10,7 @@ import numpy as np
 from pipeline import files
 from pipeline.config import DataError
 from pipeline.data.example import Example, stack
-from pipeline.tokenizer import CLS, PAD, SEP, Vocabulary
+from pipeline.tokenizer import Vocabulary
 
 Split = Literal["train", "validation", "test"]
 COLLATE_MULTIPLE = 8  # lengths of batches are multiples of this, so few distinct shapes occur
@@ -66,11 +66,11 @@ class LabelledSource:
         assert max_length > 2, "[CLS] and [SEP] need room beside the text"
         encoded = vocabulary.encode(rows.texts)
         self.lengths = np.array([min(len(ids) + 2, max_length) for ids in encoded], dtype=np.int64)
-        self.input_ids = np.full((len(encoded), max_length), PAD, dtype=np.int32)
+        self.input_ids = np.full((len(encoded), max_length), vocabulary.pad, dtype=np.int32)
         for row, ids, length in zip(self.input_ids, encoded, self.lengths, strict=True):
-            row[0] = CLS
+            row[0] = vocabulary.cls
             row[1 : length - 1] = ids[: length - 2]
-            row[length - 1] = SEP
+            row[length - 1] = vocabulary.sep
         self.labels = rows.labels
         self.positions = np.arange(max_length, dtype=np.int64)
 

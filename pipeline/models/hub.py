@@ -25,9 +25,9 @@ from pipeline.models.artifact import Network, ties_of
 from pipeline.models.encoder_decoder import EncoderDecoder
 from pipeline.models.heads import MaskedLanguageModel, SequenceClassifier
 from pipeline.models.mixers.softmax import SoftmaxConfig
-from pipeline.models.tokenizer_json import tokenizer_of
+from pipeline.models.tokenizer_json import extended, tokenizer_of
 from pipeline.runtime import rng_of
-from pipeline.tokenizer import CLS, EOS, MASK, PAD, SEP, SPECIAL_PIECES, UNK, Vocabulary
+from pipeline.tokenizer import ROLES, Vocabulary
 
 RANDOM_ROWS, RANDOM_LENGTH = 4, 24
 TEXT_ROWS, TEXT_LENGTH = 8, 128  # as many texts, and ids of each, have their logits compared
@@ -80,7 +80,7 @@ def export_folder(
     `labels` names the classes of a classifier. Raises DataError for a network that transformers
     has no class for.
     """
-    settings = hub_config(network, labels)
+    settings = hub_config(network, labels) | token_ids(vocabulary, network)
     weights = {name: tensor.contiguous() for name, tensor in hub_weights(network).items()}
     files.write_bytes(
         folder / "model.safetensors", safetensors.torch.save(weights, {"format": "pt"})
@@ -100,6 +100,15 @@ def hub_config(network: Network, labels: Sequence[str] = ()) -> dict[str, Any]:
     if isinstance(network, EncoderDecoder):
         return _t5_config(network)
     return _bert_config(network, labels)
+
+
+def token_ids(vocabulary: Vocabulary, network: Network) -> dict[str, int]:
+    """What `config.json` says of special ids."""
+    if isinstance(network, EncoderDecoder):
+        ends = {"eos_token_id": vocabulary.eos, "decoder_start_token_id": vocabulary.pad}
+    else:
+        ends = {"bos_token_id": vocabulary.cls, "eos_token_id": vocabulary.sep}
+    return {"pad_token_id": vocabulary.pad, **ends}
 
 
 def _bert_config(
@@ -126,9 +135,6 @@ def _bert_config(
         "type_vocab_size": 2,
         "initializer_range": 0.02,
         "layer_norm_eps": shape.norm_eps,
-        "pad_token_id": PAD,
-        "bos_token_id": CLS,
-        "eos_token_id": SEP,
         "tie_word_embeddings": True,
         "dtype": "float32",
     }
@@ -165,9 +171,6 @@ def _t5_config(network: EncoderDecoder) -> dict[str, Any]:
         "layer_norm_epsilon": shape.norm_eps,
         "feed_forward_proj": "relu" if shape.feed_forward == "relu" else "gated-gelu",
         "is_encoder_decoder": True,
-        "pad_token_id": PAD,
-        "eos_token_id": EOS,
-        "decoder_start_token_id": PAD,
         "tie_word_embeddings": shape.tied_head,
         "dtype": "float32",
     }
@@ -205,36 +208,41 @@ def hub_name(name: str, network: Network) -> str:
 
 def hub_tokenizer(vocabulary: Vocabulary, network: Network) -> Any:
     """The vocabulary as a tokenizer of transformers: `[CLS] x [SEP]` for BERT, `x </s>` for T5."""
-    description = import_protobuf().ModelProto()
-    description.ParseFromString(vocabulary.model)
-    backend = tokenizer_of(vocabulary, description)
-    pieces = {
-        "pad_token": SPECIAL_PIECES[PAD],
-        "unk_token": SPECIAL_PIECES[UNK],
-        "eos_token": SPECIAL_PIECES[EOS],
-    }
+    backend = _backend_of(vocabulary)
+    names = dict(zip(ROLES, vocabulary.special, strict=True))
+    pieces = {f"{role}_token": names[role] for role in ("pad", "unk", "eos")}
     shape: dict[str, Any] = {"model_input_names": ["input_ids", "attention_mask"]}
     if isinstance(network, EncoderDecoder):
-        ending = [(SPECIAL_PIECES[EOS], EOS)]
+        end = names["eos"]
         backend.post_processor = processors.TemplateProcessing(
-            single="$A </s>", pair="$A </s> $B </s>", special_tokens=ending
+            single=["$A", end], pair=["$A", end, "$B", end], special_tokens=[(end, vocabulary.eos)]
         )
         shape["extra_special_tokens"] = [
             vocabulary.piece(vocabulary.sentinel(index))
             for index in range(vocabulary.num_sentinels)
         ]
     else:
-        around = [(SPECIAL_PIECES[CLS], CLS), (SPECIAL_PIECES[SEP], SEP)]
+        start, end = names["cls"], names["sep"]
         backend.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=around
+            single=[start, "$A", end],
+            pair=[start, "$A", end, "$B", end],
+            special_tokens=[(start, vocabulary.cls), (end, vocabulary.sep)],
         )
-        pieces["eos_token"] = SPECIAL_PIECES[SEP]
-        pieces |= {"cls_token": SPECIAL_PIECES[CLS], "sep_token": SPECIAL_PIECES[SEP]}
-        pieces["mask_token"] = SPECIAL_PIECES[MASK]
+        pieces |= {f"{role}_token": names[role] for role in ("cls", "sep", "mask")}
+        pieces["eos_token"] = end
         shape["model_max_length"] = network.config.max_length
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, clean_up_tokenization_spaces=False, **pieces, **shape
     )
+
+
+def _backend_of(vocabulary: Vocabulary) -> Any:
+    """The vocabulary as a pipeline of the tokenizers library."""
+    if vocabulary.engine == "tokenizers":
+        return extended(vocabulary)
+    description = import_protobuf().ModelProto()
+    description.ParseFromString(vocabulary.model)
+    return tokenizer_of(vocabulary, description)
 
 
 def verify_folder(
@@ -250,7 +258,7 @@ def verify_folder(
     theirs = loaded_model(network, folder)
     with _quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    own_ids = [_framed(ids, network) for ids in vocabulary.encode(texts)]
+    own_ids = [_framed(ids, network, vocabulary) for ids in vocabulary.encode(texts)]
     equal = sum(
         list(tokenizer(text)["input_ids"]) == ids.tolist()
         for text, ids in zip(texts, own_ids, strict=True)
@@ -286,10 +294,10 @@ def loaded_model(network: Network, folder: Path) -> Any:
     return model.eval()
 
 
-def _framed(ids: np.ndarray, network: Network) -> np.ndarray:
+def _framed(ids: np.ndarray, network: Network, vocabulary: Vocabulary) -> np.ndarray:
     if isinstance(network, EncoderDecoder):
-        return np.concatenate([ids, [EOS]])
-    return np.concatenate([[CLS], ids, [SEP]])
+        return np.concatenate([ids, [vocabulary.eos]])
+    return np.concatenate([[vocabulary.cls], ids, [vocabulary.sep]])
 
 
 def _random_rows(network: Network) -> list[np.ndarray]:

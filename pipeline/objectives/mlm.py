@@ -17,7 +17,7 @@ from pipeline.data.example import Example, Row, stack
 from pipeline.objectives import noise
 from pipeline.objectives.losses import IGNORED, correct_sum, cross_entropy_sum
 from pipeline.objectives.objective import Objective
-from pipeline.tokenizer import CLS, MASK, PAD, SEP, Vocabulary
+from pipeline.tokenizer import Vocabulary
 
 
 @config
@@ -49,7 +49,7 @@ class MlmCorruption:
         self.rate = rate
         self.length = row_length + 2
         self.num_scored = self._count(row_length)
-        self.ordinary = (vocabulary.first_ordinary_id, vocabulary.num_pieces)
+        self.ids = vocabulary
 
     def _count(self, tokens: int) -> int:
         return min(max(round(tokens * self.rate), 1), tokens)
@@ -61,11 +61,12 @@ class MlmCorruption:
         chosen = noise.choose(self._count(len(tokens)), len(tokens), rng)
         labels = tokens[chosen]
         tokens[chosen] = noise.bert_replacement(
-            labels, mask_id=MASK, ordinary=self.ordinary, rng=rng
+            labels, mask_id=self.ids.mask, ordinary=self.ids.ordinary, rng=rng
         )
+        framed = np.concatenate(([self.ids.cls], tokens, [self.ids.sep]))
         positions = np.concatenate([np.arange(1, n + 1) for n in row.lengths])
         return {
-            "input_ids": noise.padded(np.concatenate(([CLS], tokens, [SEP])), self.length, PAD),
+            "input_ids": noise.padded(framed, self.length, self.ids.pad),
             "segment_ids": noise.padded(
                 np.concatenate((segments[:1], segments, segments[-1:])), self.length, 0
             ),

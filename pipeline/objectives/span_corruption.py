@@ -17,7 +17,7 @@ from pipeline.data.example import Example, Row, stack
 from pipeline.objectives import noise
 from pipeline.objectives.losses import IGNORED, correct_sum, cross_entropy_sum
 from pipeline.objectives.objective import Objective
-from pipeline.tokenizer import EOS, PAD, Vocabulary
+from pipeline.tokenizer import Vocabulary
 
 
 @config
@@ -69,22 +69,23 @@ class SpanCorruption:
                     )
                 ]
             )
+        self.eos, self.pad = vocabulary.eos, vocabulary.pad
         self.sentinels = np.array([vocabulary.sentinel(i) for i in range(vocabulary.num_sentinels)])
 
     def corrupt(self, row: Row, rng: np.random.Generator) -> Example:
         """Hide spans of `row`; the decoder reads the targets shifted right, `<pad>` first."""
         tokens = row.ids.astype(np.int64)
         mask = noise.random_spans(len(tokens), self.density, self.mean_span, rng)
-        inputs = np.append(noise.spans_to_sentinels(tokens, mask, self.sentinels), EOS)
+        inputs = np.append(noise.spans_to_sentinels(tokens, mask, self.sentinels), self.eos)
         # A row of one token has no noise; its only target is the end.
         hidden = noise.spans_to_sentinels(tokens, ~mask, self.sentinels) if mask.any() else ()
-        targets = np.append(hidden, EOS).astype(np.int64)
+        targets = np.append(hidden, self.eos).astype(np.int64)
         segment = np.ones(len(targets), dtype=np.int64)
         return {
-            "input_ids": noise.padded(inputs, self.input_length, PAD),
+            "input_ids": noise.padded(inputs, self.input_length, self.pad),
             "input_segments": noise.padded(np.ones(len(inputs)), self.input_length, 0),
             "decoder_input_ids": noise.padded(
-                np.append(PAD, targets[:-1]), self.target_length, PAD
+                np.append(self.pad, targets[:-1]), self.target_length, self.pad
             ),
             "decoder_segments": noise.padded(segment, self.target_length, 0),
             "labels": noise.padded(targets, self.target_length, IGNORED),

@@ -4,9 +4,11 @@ import importlib
 from typing import Any
 
 CATALOGUE = {
-    "corpus": "data_prep.corpus:Corpus",
+    "corpus": "data_prep.corpus.stage:Corpus",
     "vocab": "data_prep.vocab:Vocab",
+    "vocab_import": "data_prep.vocab_import:VocabImport",
     "tokens": "data_prep.tokens:Tokens",
+    "corpus_export": "data_prep.corpus_export:CorpusExport",
     "task": "data_prep.task:Task",
     "pretrain": "pipeline.stages.pretrain:Pretrain",
     "finetune": "pipeline.stages.finetune:Finetune",

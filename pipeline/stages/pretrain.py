@@ -11,6 +11,7 @@ from pydantic import Field
 
 from pipeline.config import ConfigError, as_dict, config
 from pipeline.data.example import Example
+from pipeline.data.mixture import MixedOrder, MixtureConfig, strangers
 from pipeline.data.shards import TokenRows
 from pipeline.flow.stage import Artifact, Claim, Conflict, Reads, Work
 from pipeline.models import ModelConfig
@@ -24,7 +25,11 @@ from pipeline.train.run import AtLeastOne, Trainable, TrainSettings
 
 @config
 class Pretrain:
-    """Pretrain `model` with `objective` for `steps` updates on the rows of the `tokens` stage."""
+    """Pretrain `model` with `objective` for `steps` updates on the rows of the `tokens` stage.
+
+    `mixture` says how often the rows of each source are read; without it every row is read once in
+    an epoch.
+    """
 
     makes: ClassVar[Artifact] = "language_model"
     claims: ClassVar[Claim] = "job"
@@ -35,6 +40,7 @@ class Pretrain:
     model: ModelConfig
     objective: ObjectiveConfig
     steps: AtLeastOne
+    mixture: MixtureConfig | None = None
     train: TrainSettings = Field(default_factory=TrainSettings)
 
     def __post_init__(self) -> None:
@@ -67,17 +73,27 @@ class Pretrain:
             steps=self.steps,
             settings=self.train,
             save=lambda folder: save_model(folder, network, vocabulary, facts),
+            order=self._order(rows),
         )
 
     def conflicts(self, stages: Mapping[str, Any], processes: int) -> Iterator[Conflict]:
-        """Rows too long for the model, batches that cannot be shared out."""
+        """Rows too long for the model, unknown sources, batches that cannot be shared out."""
         if words := self._too_long(stages[self.tokens].row_length):
             yield ("model", "max_length"), words
+        if self.mixture is not None:
+            corpus = stages[stages[self.tokens].corpus]
+            if words := strangers(self.mixture, [source.name for source in corpus.inputs]):
+                yield ("mixture",), words
         yield from self.train.conflicts(processes)
 
     def shape(self, _stages: Mapping[str, Any]) -> Any:
         """The config of the network that comes out."""
         return self.model
+
+    def _order(self, rows: TokenRows) -> MixedOrder | None:
+        if self.mixture is None:
+            return None
+        return MixedOrder(self.mixture, rows.sources(), seed=self.train.seed)
 
     def _too_long(self, row_length: int) -> str:
         """Why rows of `row_length` do not fit into the model, "" if they do."""

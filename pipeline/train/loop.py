@@ -42,8 +42,8 @@ def fit(job: Job) -> None:
         seed=settings.seed,
         batch=settings.batch,
         micro_batch=settings.micro_batch,
-        rank=job.ranks.rank,
-        world_size=job.ranks.world_size,
+        ranks=job.ranks,
+        order=job.trainable.order,
     )
     start = resume(job)
     meter = Meter(job, start)

@@ -11,6 +11,7 @@ from pipeline.complaints import shown
 from pipeline.config import config
 from pipeline.data.example import Source
 from pipeline.data.loader import why_not_shared
+from pipeline.data.order import Order
 from pipeline.flow.stage import Conflict
 from pipeline.objectives.objective import Objective
 from pipeline.train.optim import AdamWConfig, ScheduleConfig
@@ -125,3 +126,4 @@ class Trainable:
     steps: int
     settings: TrainSettings
     save: Callable[[Path], None]
+    order: Order | None = None  # of the rows of `source`; None: all of them in every epoch

@@ -10,7 +10,7 @@ from pipeline.config import ConfigError
 from pipeline.data.example import Example, stack
 from pipeline.data.loader import Loader, held_out
 from pipeline.data.order import row_at, rows_at
-from pipeline.runtime import rng_of
+from pipeline.runtime import Ranks, rng_of
 
 
 class Numbered:
@@ -45,8 +45,7 @@ def global_batch(
             seed=3,
             batch=24,
             micro_batch=micro_batch,
-            rank=rank,
-            world_size=world_size,
+            ranks=Ranks(rank, world_size),
             workers=workers,
         )
         parts += loader.micro_batches(step)
@@ -114,8 +113,9 @@ def test_a_mistake_in_the_source_reaches_the_caller() -> None:
 def test_a_batch_that_cannot_be_shared_is_refused(
     batch: int, micro_batch: int, world_size: int
 ) -> None:
+    ranks = Ranks(0, world_size)
     with pytest.raises(ConfigError, match=f"multiple of {micro_batch * world_size}, for example"):
-        Loader(Numbered(9), seed=1, batch=batch, micro_batch=micro_batch, world_size=world_size)
+        Loader(Numbered(9), seed=1, batch=batch, micro_batch=micro_batch, ranks=ranks)
 
 
 @pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 100), (1, 4), (3, 4), (4, 1), (20, 2)])

@@ -35,7 +35,7 @@ class Here:
     inputs: Mapping[str, Path]
 
     def map(
-        self, function: Callable[[Any], Any], items: Sequence[Any], *, unit: str
+        self, function: Callable[[Any], Any], items: Sequence[Any], **_about: Any
     ) -> Iterator[Any]:
         return reversed([function(item) for item in reversed(items)])
 
@@ -63,6 +63,7 @@ def work(tmp_path: Path) -> Here:
 
 
 STAGE = Tokens(corpus="c", vocab="v", row_length=16)
+FIGURES = ("documents", "rows", "tokens", "pack_efficiency")
 
 
 def test_every_document_is_there_once_in_order(work: Here) -> None:
@@ -81,6 +82,7 @@ def test_every_document_is_there_once_in_order(work: Here) -> None:
             "tokens": len(expected),
             "shards": len(PAGES[split]),
             "pack_efficiency": round(len(expected) / (16 * len(rows)), 6),
+            "sources": {"": {key: counts[split][key] for key in FIGURES}},
         }
         assert rows.vocabulary().digest == vocabulary.digest
 
@@ -91,6 +93,42 @@ def test_a_document_of_one_row_keeps_its_ends(work: Here) -> None:
     row = TokenRows(work.out, "train").row(0)
     first = len(vocabulary.encode(PAGES["train"][0][:1])[0])
     assert row.lengths[0] == min(first, 16)
+
+
+@pytest.mark.parametrize("packing", ["concatenate", "best_fit", "one_document"])
+def test_rows_never_mix_sources(work: Here, packing: Any) -> None:
+    path = work.inputs["c"] / "train" / "part-00001.parquet"
+    owners = ["web", "books"] * 10
+    pq.write_table(pa.table({"text": PAGES["train"][1], "source": owners}), path)
+    files.write_json(work.inputs["c"] / "counts.json", {"sources": {"books": {"weight": 2.5}}})
+    counts = Tokens(corpus="c", vocab="v", row_length=16, packing=packing).run(work)["train"]
+    vocabulary, rows = load_vocabulary(work.inputs["v"]), TokenRows(work.out, "train")
+    found = {one.name: one for one in rows.sources()}
+    assert {name: one.weight for name, one in found.items()} == {"": 1, "books": 2.5, "web": 1}
+    for name, one in found.items():
+        own = [rows.row(row).ids for row in one.at(np.arange(one.num_rows)).tolist()]
+        texts = [
+            text
+            for part, page in enumerate(PAGES["train"])
+            for text, owner in zip(page, owners if part == 1 else [""] * 20, strict=True)
+            if owner == name
+        ]
+        expected = np.concatenate(vocabulary.encode(texts))
+        assert np.array_equal(np.sort(np.concatenate(own)), np.sort(expected))
+        assert counts["sources"][name]["tokens"] == len(expected)
+        assert counts["sources"][name]["documents"] == len(texts)
+
+
+def test_one_document_a_row_keeps_documents_apart(work: Here) -> None:
+    counts = Tokens(corpus="c", vocab="v", row_length=16, packing="one_document").run(work)
+    vocabulary, rows = load_vocabulary(work.inputs["v"]), TokenRows(work.out, "train")
+    ids = iter([rows.row(index).ids for index in range(len(rows))])
+    for document in vocabulary.encode([text for part in PAGES["train"] for text in part]):
+        for start in range(0, len(document), 16):
+            assert np.array_equal(next(ids), document[start : start + 16])
+    assert next(ids, None) is None
+    places = 16 * len(rows)
+    assert counts["train"]["pack_efficiency"] == round(counts["train"]["tokens"] / places, 6)
 
 
 def test_a_second_run_keeps_finished_shards_and_says_the_same(work: Here) -> None:

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import sentencepiece
+import tokenizers
 import torch
 import transformers
 from real_text import documents
@@ -22,7 +23,7 @@ from pipeline.models.hub import (
     verify_folder,
 )
 from pipeline.models.tokenizer_json import merges_of
-from pipeline.tokenizer import SPECIAL_PIECES, Vocabulary
+from pipeline.tokenizer import SPECIAL_PIECES, Vocabulary, imported
 
 TEXTS = [
     "The mixer owns its projections.",
@@ -150,10 +151,56 @@ def test_either_algorithm_gives_sentencepieces_ids(algorithm, fallback, vocabula
     assert found["texts_with_equal_ids"] >= 0.99 * found["texts"]
 
 
+@pytest.mark.parametrize("layout", ["t5", "word_piece"])
+def test_a_vocabulary_of_another_layout_is_exported_with_its_own_ids(layout, tmp_path):
+    if layout == "t5":
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(documents()),
+            model_writer=model,
+            model_type="bpe",
+            byte_fallback=True,
+            vocab_size=900,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+        own = imported(model.getvalue(), "sentencepiece", 100, {})
+    else:
+        letters = sorted({letter for text in documents() for letter in text if letter.isalnum()})
+        pieces = ["[PAD]", "[UNK]", "the", *letters, *(f"##{letter}" for letter in letters)]
+        lines = "\n".join(["[unused0]", *pieces, "[MASK]", "[CLS]", "[SEP]"])
+        tokenizer = tokenizers.BertWordPieceTokenizer(
+            {line: number for number, line in enumerate(lines.split("\n"))}
+        )
+        own = imported(tokenizer.to_str().encode(), "tokenizers", 5, {})
+    networks = {
+        name: BUILD[name](own.size) for name in ("BertForMaskedLM", "T5ForConditionalGeneration")
+    }
+    for name, network in networks.items():
+        export_folder(network, own, tmp_path / name)
+        found = verify_folder(network, own, tmp_path / name, [*TEXTS, *documents()[:100]])
+        assert found["texts_with_equal_ids"] == found["texts"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "BertForMaskedLM")
+    (ids,) = own.encode([TEXTS[0]])
+    assert tokenizer(TEXTS[0])["input_ids"] == [own.cls, *ids, own.sep]
+    assert (tokenizer.mask_token_id, tokenizer.pad_token_id) == (own.mask, own.pad)
+    settings = transformers.AutoConfig.from_pretrained(tmp_path / "T5ForConditionalGeneration")
+    assert (settings.eos_token_id, settings.decoder_start_token_id) == (own.eos, own.pad)
+
+
 def test_merges_are_in_the_order_of_their_scores():
     pieces = [*((piece, 0.0) for piece in SPECIAL_PIECES), ("ab", -0.0), ("abc", -1.0)]
     pieces += [("bc", -2.0), ("a", -3.0), ("b", -4.0), ("c", -5.0)]
-    assert merges_of(pieces) == [("a", "b"), ("a", "bc"), ("ab", "c"), ("b", "c")]
+    assert merges_of(pieces, without=SPECIAL_PIECES) == [
+        ("a", "b"),
+        ("a", "bc"),
+        ("ab", "c"),
+        ("b", "c"),
+    ]
 
 
 def test_what_transformers_cannot_express_is_refused():

@@ -65,7 +65,7 @@ def test_random_replacements_are_ordinary_pieces(vocabulary):
         [corruption.corrupt(row_of(30), rng_of(1, "t", i))["input_ids"][1:31] for i in range(100)]
     )
     ordinary = ids[ids != MASK]
-    assert ordinary.min() >= vocabulary.first_ordinary_id
+    assert ordinary.min() >= vocabulary.ordinary[0]
     assert ordinary.max() < vocabulary.num_pieces
 
 

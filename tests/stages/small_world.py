@@ -11,7 +11,8 @@ import torch
 from pipeline import files
 from pipeline.config import build_from
 from pipeline.data.loader import Loader
-from pipeline.data.shards import dtype_for, shard_facts, write_manifest, write_shard
+from pipeline.data.shard_file import layout_for, shard_facts, write_shard
+from pipeline.data.shards import write_manifest
 from pipeline.models.artifact import save_model
 from pipeline.models.encoder import EncoderConfig
 from pipeline.models.heads import MaskedLanguageModel
@@ -79,13 +80,15 @@ def write_task(folder, rows=64):
 
 
 def write_tokens(folder, vocabulary):
-    shards = {}
+    shards, layout = {}, layout_for(vocabulary, ROW_LENGTH)
     for seed, split in enumerate(("train", "validation"), start=1):
         path = folder / split / "shard-00000.arrow"
         documents = vocabulary.encode(sentences(80, seed)[0])
-        write_shard(path, documents, row_length=ROW_LENGTH, dtype=dtype_for(vocabulary.size))
+        write_shard(path, [(0, documents)], layout)
         shards[split] = [shard_facts(path)]
-    write_manifest(folder, vocabulary=vocabulary, row_length=ROW_LENGTH, shards=shards)
+    write_manifest(
+        folder, vocabulary=vocabulary, layout=layout, sources={"world": 1.0}, shards=shards
+    )
 
 
 def write_language_model(folder, vocabulary):

@@ -48,6 +48,10 @@ def told(*overrides: str) -> list[str]:
             ],
         ),
         (
+            ("stages.pretrain.mixture={type: shares, shares: {pages: 1, books: 2}}",),
+            ["stages.pretrain.mixture: names source 'books'; allowed: 'manuals'"],
+        ),
+        (
             ("stages.compress.num_layers=3",),
             [("stages.compress.num_layers: 3: does not share out the 4 layers evenly; use 1 or 2")],
         ),
