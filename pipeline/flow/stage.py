@@ -37,6 +37,14 @@ class Reads:
         object.__setattr__(self, "artifacts", artifacts)
 
 
+@dataclass(frozen=True)
+class Remote:
+    """A file behind an address; `mark` changes when its content does, as far as its store says so."""
+
+    url: str
+    mark: str
+
+
 class Work(Protocol):
     """What a running stage may use."""
 
@@ -44,12 +52,19 @@ class Work(Protocol):
     inputs: Mapping[str, Path]
 
     def map(
-        self, function: Callable[[Item], Result], items: Sequence[Item], *, unit: str
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        unit: str,
+        amounts: Callable[[Result], Mapping[str, float]] | None = None,
+        lost: Callable[[Item], Result] | None = None,
     ) -> Iterator[Result]:
         """Results of a module-level `function` for each item, in the order of `items`, computed anywhere.
 
-        Items and results are small (paths and counts). Progress is reported in `unit`s. A unit that writes
-        files skips itself when its output is already there.
+        Items and results are small (paths and counts). Progress is reported in `unit`s, and a second in
+        the `amounts` of each result. A unit that writes files skips itself when its output is already
+        there. One whose worker died several times ends the stage, unless `lost` gives a result for it.
         """
         ...
 
@@ -79,8 +94,10 @@ class Stage(Protocol):
         """The name of the kind, which is what a run file says."""
         ...
 
-    def sources(self) -> Sequence[Path]:
-        """Files from outside the store that this stage reads; their content is part of the fingerprint."""
+    def sources(self) -> Sequence[Path | Remote]:
+        """Files from outside the store that this stage reads; their content (of remote ones their mark) is part
+        of the fingerprint.
+        """
         ...
 
     def run(self, work: Work) -> Mapping[str, Any]:

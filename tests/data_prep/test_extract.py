@@ -1,5 +1,7 @@
 """Character sets and text of pages."""
 
+import time
+
 import pytest
 
 from data_prep.extract import decode, extract
@@ -22,6 +24,8 @@ WORD = "Größe “quoted”"
         (b"\xef\xbb\xbf" + WORD.encode(), "cp1252", (WORD, 0)),
         ("\ufeff<p>".encode("utf-16-le"), "utf-8", ("<p>", 0)),
         (b"abc", "no-such-charset", ("abc", 0)),
+        ("\ufeff<p>".encode("utf-16-be"), None, ("<p>", 0)),
+        (b"a\0b", "utf-8", ("a\ufffdb", 1)),
     ],
 )
 def test_character_sets(body, declared, expected):
@@ -54,3 +58,40 @@ def test_html_gives_one_line_a_block_without_navigation():
         "First paragraph of it.",
         "An item.",
     ]
+
+
+def page(html):
+    return Page("u", "", 0, html.encode(), "utf-8", is_html=True)
+
+
+HTML = """<html><head><title>T</title></head><body><nav><p><a href="/">Home is here.</a></nav><main>
+<p>The first paragraph of it says a thing or two about the matter.</p>
+<p>The second paragraph of it says a good deal more about the matter.</p></main></body></html>"""
+
+
+def test_all_shows_what_the_main_content_leaves_out():
+    assert "Home" not in extract(page(HTML)).text
+    assert "Home" in extract(page(HTML), "all").text
+    assert "first paragraph" in extract(page(HTML), "all").text
+
+
+def test_the_quality_mode_finds_the_main_content():
+    # Its library works only with this one, which its own dependencies ask for as an extra.
+    pytest.importorskip("lxml_html_clean")
+    found = extract(page(HTML), "quality")
+    assert found.title == "T"
+    assert [line[:10] for line in found.text.splitlines()][-2:] == ["The first ", "The second"]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<div>" * 30_000 + "<p>Here it is.",
+        "<table><tbody><tr><td><div>" * 5_000 + "Here it is.",
+        "<div " + " ".join(f"a{n}=1" for n in range(50_000)) + "><p>Here it is.",
+    ],
+)
+def test_pages_that_would_take_minutes_are_read_at_once(html):
+    start = time.process_time()
+    assert "Here it is." in extract(page(html)).text
+    assert time.process_time() - start < 2

@@ -2,14 +2,20 @@
 
 import gzip
 import io
+import itertools
+import re
 import zlib
+from pathlib import Path
 
+import numpy as np
 import pytest
+import zstandard
+from fastwarc.warc import ArchiveIterator, WarcRecordType
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from data_prep.sources import Fault, Page, TextSource, WarcSource, files_of, read_archive
-from pipeline.config import DataError
+from data_prep.sources import Fault, Page, WarcSource, read_archive
+from data_prep.sources.records import LOOK_BACK_BYTES
 
 HTML = [("Content-Type", "text/html; charset=utf-8")]
 DATE = "2024-02-03T04:05:06Z"
@@ -127,7 +133,8 @@ def test_records_that_share_one_gzip_member_are_read_and_a_cut_is_noticed(tmp_pa
         ),
         ({"headers": [*HTML, ("Content-Encoding", "rot13")]}, "undecodable"),
         ({"headers": [*HTML, ("Transfer-Encoding", "chunked")], "body": b"zz\r\nx"}, "undecodable"),
-        ({"body": bytes(33 << 20)}, "too_large"),
+        ({"body": bytes(33 << 20)}, "compression_bomb"),
+        ({"body": bytes(33 << 20), "gz": False}, "too_large"),
         (
             {
                 "headers": [*HTML, ("Content-Encoding", "gzip")],
@@ -138,7 +145,7 @@ def test_records_that_share_one_gzip_member_are_read_and_a_cut_is_noticed(tmp_pa
     ],
 )
 def test_what_is_no_page_is_counted_by_reason(tmp_path, changes, reason):
-    good = record(b"<html>good")
+    good = record(b"<html>good", gz=changes.get("gz", True))
     items = read(tmp_path, record(**{"body": b"plain", **changes}) + good)
     assert faults(items) == [reason]
     assert bodies(items) == [b"<html>good"]
@@ -177,31 +184,90 @@ def test_a_file_without_records_is_noticed(tmp_path):
     assert faults(read(tmp_path, b"no archive at all\r\n" * 9)) == ["damaged_stretch"]
 
 
-def test_text_files(tmp_path):
-    (tmp_path / "b.txt").write_bytes(b"two")
-    (tmp_path / "a.txt").write_bytes(b"one")
-    (tmp_path / "c.txt").write_bytes(b"")
-    source = TextSource(name="t", paths=(f"{tmp_path}/*.txt", f"{tmp_path}/a.*"))
-    paths = files_of(source)
-    assert [path.name for path in paths] == ["a.txt", "b.txt", "c.txt"]
-    items = [item for path in paths for item in source.read(path)]
-    assert bodies(items) == [b"one", b"two"]
-    assert items[0].url == f"t/{tmp_path}/a.txt"
-    assert faults(items) == ["empty_file"]
+def zstd(parts, dictionary=None):
+    known = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
+    return [zstandard.ZstdCompressor(dict_data=known).compress(part) for part in parts]
 
 
-def test_a_glob_without_files_is_named():
-    with pytest.raises(DataError, match=r"source 'w': no file matches 'nowhere/\*\.warc'"):
-        files_of(WarcSource(name="w", paths=("nowhere/*.warc",)))
+def skippable(dictionary):
+    return b"\x5d\x2a\x4d\x18" + len(dictionary).to_bytes(4, "little") + dictionary
 
 
-def test_a_folder_and_a_glob_without_files_are_named_together(tmp_path):
-    (tmp_path / "a.txt").write_text("one")
-    paths = (str(tmp_path), f"{tmp_path}/*.txt", "nowhere/*.txt")
-    with pytest.raises(DataError) as caught:
-        files_of(TextSource(name="t", paths=paths))
-    first, second = str(caught.value).splitlines()
-    assert first == (
-        f"source 't': '{tmp_path}' is a folder; name its files, for example '{tmp_path}/*'"
-    )
-    assert second.startswith("source 't': no file matches 'nowhere/*.txt'")
+def seven(kind):
+    """Seven records of different sizes, stored one after the other."""
+    made = [
+        record(b"<html>" + b"%d " % n * n**4, url=f"http://a.example/{n}", gz=kind == "gz")
+        for n in range(1, 8)
+    ]
+    return zstd(made) if kind == "zst" else made
+
+
+@pytest.mark.parametrize("kind", ["gz", "plain", "zst"])
+def test_ranges_of_any_size_read_what_the_whole_file_reads(tmp_path, kind):
+    parts = seven(kind)
+    parts[2:2] = [b"garbage\r\n"]
+    parts[5] = parts[5][:-9] + b"\xff" + parts[5][-8:]
+    data = b"".join(parts)
+    whole = read(tmp_path, data)
+    # Nothing but a checksum can tell a changed letter in the middle of a page.
+    assert (len(bodies(whole)), len(faults(whole))) == ((7, 1) if kind == "plain" else (6, 2))
+    source = WarcSource(name="w", paths=(f"{tmp_path}/a.warc.gz",))
+    for target in (19, 120, 500, 700, 1100, len(data) // 2):
+        ranges = source.ranges(target)
+        assert (ranges[0].first, ranges[-1].end) == (0, None)
+        assert all(a.end == b.first for a, b in itertools.pairwise(ranges))
+        assert sum(part.bytes for part in ranges) == len(data)
+        assert [item for part in ranges for item in source.read(part)] == whole, target
+
+
+@pytest.mark.parametrize("kind", ["gz", "plain"])
+def test_an_archive_inside_a_page_is_not_taken_for_records(tmp_path, kind):
+    # Bytes that cannot be compressed stand in a gzip member as they are.
+    inner = b"".join(seven(kind)) + np.random.default_rng(0).bytes(50_000)
+    outer = record(b"<html>" + inner, url="http://a.example/outer", gz=kind == "gz")
+    data = outer + record(b"<html>after", gz=kind == "gz")
+    assert len(data) < LOOK_BACK_BYTES
+    assert len(bodies(read(tmp_path, data))) == 2
+    source = WarcSource(name="w", paths=(f"{tmp_path}/a.warc.gz",))
+    for target in (500, 5_000, 20_000):
+        items = [item for part in source.ranges(target) for item in source.read(part)]
+        assert [item.url for item in items] == ["http://a.example/outer", "http://a.example/"]
+
+
+def test_zstd_archives_with_and_without_a_dictionary(tmp_path):
+    parts = seven("plain")
+    whole = bodies(read(tmp_path, b"".join(parts)))
+    dictionary = b"".join(parts)[:2000]
+    for data in (
+        b"".join(zstd(parts)),
+        b"".join([skippable(dictionary), *zstd(parts, dictionary)]),
+        b"".join([skippable(*zstd([dictionary])), *zstd(parts, dictionary)]),
+    ):
+        assert bodies(read(tmp_path, data)) == whole
+        for cut in range(len(data) - 300, len(data), 13):
+            assert len(faults(read(tmp_path, data[:cut]))) == 1, cut
+
+
+@pytest.mark.parametrize("change", [-9, -1, 9, 10**6, 10**15])
+def test_a_wrong_length_costs_its_record_only(tmp_path, change):
+    for gz in (True, False):
+        records = three(gz=False)
+        length = int(re.search(rb"Content-Length: (\d+)", records[1])[1])
+        records[1] = records[1].replace(b"%d\r\n" % length, b"%d\r\n" % (length + change), 1)
+        data = b"".join(gzip.compress(one) if gz else one for one in records)
+        items = read(tmp_path, data)
+        assert [type(item) for item in items] == [Page, Fault, Page], (gz, items)
+        assert items[1].reason in ("wrong_length", "damaged_stretch")
+
+
+def test_the_same_records_as_another_reader():
+    path = Path("data/quickstart/pages.warc.gz")
+    with path.open("rb") as file:
+        theirs = {
+            (one.stream_pos, one.reader.read())
+            for one in ArchiveIterator(file, record_types=WarcRecordType.response)
+            if one.http_headers.status_code == 200
+        }
+    mine = {(page.record, page.body) for page in read_archive(path) if isinstance(page, Page)}
+    assert len(mine) > 500
+    assert mine <= theirs
