@@ -8,13 +8,22 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import LaunchError
 from pipeline.flow.keeper import clean, start_keeper
@@ -29,6 +38,7 @@ TEMPORARY, PREFIX = Path("/tmp"), "theseum-"
 OBJECT_STORE_BYTES = 200_000_000
 KEEPER_SECONDS = 5.0
 UNITS_AHEAD = 2  # units handed out per CPU, so that a CPU never waits for the next one
+MOST_DEATHS = 3  # workers that one unit may take down before it is given up
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,10 @@ class Cluster:
         options: dict[str, Any] = {"num_cpus": cpus, "max_retries": 0, "name": task.name}
         if gpus:
             options["num_gpus"] = gpus
+        if not cpus:
+            # It only hands out units. Here it lives as long as the run, whichever machine is lost.
+            here = ray.get_runtime_context().get_node_id()
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=True)
         reference = _stage.options(**options).remote(task, str(self._working_folder))
         self._tasks[reference] = task.name
 
@@ -186,39 +200,73 @@ def _stage(task: Task, working_folder: str) -> None:
     perform(task, _spread)
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(num_cpus=1, max_retries=0)
 def _unit(function: Callable[[Any], Any], item: Any, presence: Path, working_folder: str) -> Any:
     os.chdir(working_folder)
     with Presence(presence):
         return function(item)
 
 
+class _WorkerDied(Exception):
+    """The worker of a unit is gone, and nothing of the unit came back."""
+
+
+class _MachineDied(Exception):
+    """The machine of a unit is gone; the unit is not to blame."""
+
+
 def _spread(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     presence: Path,
-    finished: Callable[[int], None],
+    finished: Callable[[int, Any], None],
+    lost: Callable[[Item], Result] | None,
 ) -> Iterator[Result]:
-    """The `Spread` of the cluster this process is a worker of."""
+    """The `Spread` of the cluster this process is a worker of.
+
+    A unit whose worker died is given twice the CPUs each time, so that fewer run beside it.
+    """
+    most_cpus = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes()), default=1)
     window = UNITS_AHEAD * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    here, waiting = str(Path.cwd()), iter(enumerate(items))
+    here, waiting = str(Path.cwd()), deque(range(len(items)))
+    deaths: Counter[int] = Counter()
     running: dict[Any, int] = {}
     results: dict[int, Any] = {}
     done = 0
     try:
         for turn in range(len(items)):
             while turn not in results:
-                while len(running) < window and (following := next(waiting, None)) is not None:
-                    index, item = following
-                    running[_unit.remote(function, item, presence, here)] = index
+                while waiting and len(running) < window:
+                    index = waiting.popleft()
+                    cpus = max(1, min(2 ** deaths[index], most_cpus))
+                    task = _unit.options(num_cpus=cpus)
+                    running[task.remote(function, items[index], presence, here)] = index
                 [reference], _ = ray.wait(list(running), num_returns=1)
-                results[running.pop(reference)] = _value(reference)
+                index = running.pop(reference)
+                try:
+                    results[index] = _value(reference)
+                except _MachineDied:
+                    waiting.appendleft(index)
+                    continue
+                except _WorkerDied as death:
+                    deaths[index] += 1
+                    if deaths[index] < MOST_DEATHS:
+                        waiting.appendleft(index)
+                        continue
+                    results[index] = _given_up(lost, items[index], str(death))
                 done += 1
-                finished(done)
+                finished(done, results[index])
             yield results.pop(turn)
     finally:
         for reference in running:
             ray.cancel(reference)
+
+
+def _given_up(lost: Callable[[Item], Result] | None, item: Item, death: str) -> Result:
+    """What stands for a unit that took down its worker every time."""
+    if lost is None:
+        raise LaunchError(f"the same unit took down its worker {MOST_DEATHS} times; {death}")
+    return lost(item)
 
 
 def _value(reference: Any) -> Any:
@@ -226,4 +274,12 @@ def _value(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
+        if isinstance(error.cause, MemoryError):
+            raise _WorkerDied("it ran out of memory") from None
         raise error.cause from error
+    except (NodeDiedError, ObjectLostError):
+        raise _MachineDied from None
+    except OutOfMemoryError:
+        raise _WorkerDied("the machine was running out of memory") from None
+    except WorkerCrashedError:
+        raise _WorkerDied("the process ended without a word, as one killed for memory") from None

@@ -10,6 +10,7 @@ import shutil
 import socket
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +47,17 @@ class Task:
 
 
 class Spread(Protocol):
-    """Computes a function for each item anywhere; results in order, `finished(n)` as they complete."""
+    """Computes a function for each item anywhere; results in order, `finished(n, result)` as they
+    complete, `lost(item)` for one that cannot be computed because its worker dies every time.
+    """
 
     def __call__(
         self,
         function: Callable[[Item], Result],
         items: Sequence[Item],
         presence: Path,
-        finished: Callable[[int], None],
+        finished: Callable[[int, Result], None],
+        lost: Callable[[Item], Result] | None,
     ) -> Iterator[Result]:
         """Yield the results in the order of `items`."""
         ...
@@ -68,13 +72,25 @@ class StageWork:
         self._progress = ProgressFile(self.out)
 
     def map(
-        self, function: Callable[[Item], Result], items: Sequence[Item], *, unit: str
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        unit: str,
+        amounts: Callable[[Result], Mapping[str, float]] | None = None,
+        lost: Callable[[Item], Result] | None = None,
     ) -> Iterator[Result]:
         """Results of `function` for each item, in order, computed anywhere."""
+        started, sums = time.monotonic(), Counter[str]()
+
+        def finished(done: int, result: Result) -> None:
+            sums.update(amounts(result) if amounts is not None else {})
+            seconds = max(time.monotonic() - started, 1e-9)
+            paces = {f"{name}_per_second": amount / seconds for name, amount in sums.items()}
+            self.progress(done, len(items), unit, **paces)
+
         self.progress(0, len(items), unit)
-        return self._spread(
-            function, items, self._task.presence, lambda done: self.progress(done, len(items), unit)
-        )
+        return self._spread(function, items, self._task.presence, finished, lost)
 
     def progress(self, done: int, total: int, unit: str, **figures: float) -> None:
         """Say how far this stage is."""

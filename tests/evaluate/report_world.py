@@ -39,8 +39,31 @@ LINES = {
     "kept": 38544,
     "dropped": {"no_end_mark": 17033, "too_few_words": 3120, "duplicate_line": 1513},
 }
+
+
+def half_of(account):
+    """Half of every number, rounded down."""
+    dropped = {reason: count // 2 for reason, count in account["dropped"].items()}
+    return {"in": account["in"] // 2, "kept": account["kept"] // 2, "dropped": dropped}
+
+
+GROUP = {"pages": half_of(PAGES), "lines": half_of(LINES), "characters": {"kept": 3_210_000}}
+FAULT = {
+    "reason": "truncated_record",
+    "file": "crawl/0001.warc.gz",
+    "record": 71_234_567,
+    "excerpt": "the file holds 12 of 4096 bytes",
+}
 COUNTS = {
-    "corpus": {"pages": PAGES, "lines": LINES},
+    "corpus": {
+        "pages": PAGES,
+        "lines": LINES,
+        "masked": {"emails": 1234},
+        "sources": {"manuals": {"weight": 2.5, **GROUP}, "<news>": {"weight": 1.0, **GROUP}},
+        "languages": {"de": GROUP, "en": GROUP},
+        "faults": [FAULT],
+        "speed": {"pages_per_core_second": 612.3, "megabytes_per_core_second": 4.56},
+    },
     "vocab": {
         "size": 8100,
         "pieces": 8000,
@@ -58,6 +81,36 @@ COUNTS = {
         "texts": 9,
         "texts_with_equal_ids": 9,
     },
+}
+
+
+NEAR = {
+    "settings": {"threshold": 0.8},
+    "documents": {"in": 900, "removed": 77},
+    "pairs": {"joined_truly": {"sampled": 200, "share_below_threshold": 0.025}},
+    "clusters": {
+        "largest": [
+            {
+                "size": 12,
+                "kept": {"url": "https://example.org/a", "text": "The longest."},
+                "removed": [
+                    {"url": "https://example.org/b", "text": "A copy.", "jaccard": 0.91},
+                ],
+            }
+        ]
+    },
+}
+CONTAMINATION = {
+    "gram_words": 13,
+    "sets": [
+        {
+            "name": "quiz",
+            "texts": 50,
+            "texts_found": 3,
+            "documents_with_it": 4,
+            "examples": [{"gram": "one two three", "text": "quiz.jsonl:7", "url": HOSTILE}],
+        }
+    ],
 }
 
 
@@ -141,8 +194,15 @@ def make_run(folder):
         started += seconds
     kept = {"url": "https://example.org/kept", "title": "A page", "text": "One two three. Four."}
     dropped = {"url": HOSTILE, "title": HOSTILE, "text": HOSTILE}
-    samples = {"kept": [kept] * 3, "dropped": {"too_few_sentences": [dropped] * 2}}
+    line = {"url": "https://example.org/l", "file": "a!b", "record": 5, "text": "Click here"}
+    samples = {
+        "kept": [kept] * 3,
+        "dropped": {"too_few_sentences": [dropped] * 2},
+        "lines": {"no_end_mark": [line]},
+    }
     files.write_json(folders["corpus"] / "samples.json", samples)
+    files.write_json(folders["corpus"] / "near_duplicates.json", NEAR)
+    files.write_json(folders["corpus"] / "contamination.json", CONTAMINATION)
     for name, steps, loss, start, end in (
         ("pretrain", 400, "mlm", 9.0, 4.5),
         ("finetune", 160, "cross_entropy", 2.1, 0.5),

@@ -12,6 +12,7 @@ from report_world import HOSTILE, READS, make_run
 from pipeline.config import build_from
 from pipeline.evaluate.report import markup, wording
 from pipeline.evaluate.report.curves import charts_of, thinned
+from pipeline.evaluate.report.funnel import MOST_STEPS, funnel_of, steps_of
 from pipeline.evaluate.report.graph import places_of, shortest_edges
 from pipeline.evaluate.report.markup import joined, tag
 from pipeline.evaluate.report.outputs import account_of, read_outputs, setting_of, training_of
@@ -75,7 +76,44 @@ def test_the_page_is_whole_and_loads_nothing(page):
 
 def test_what_comes_from_pages_is_escaped(page):
     assert HOSTILE not in page
-    assert page.count("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;") == 6
+    assert page.count("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;") == 7
+
+
+def test_a_funnel_narrows_by_what_each_rule_takes():
+    picture = funnel_of(
+        account_of({"in": 200, "kept": 50, "dropped": {"a": 30, "b": 120}}), "pages"
+    )
+    parsed(picture)
+    came, kept = (float(width) for width in re.findall(r'width="([\d.]+)"', picture))
+    assert came == 4 * kept
+    middles = re.findall(r'class="left" d="M([\d.]+) \d+ H([\d.]+) L([\d.]+)', picture)
+    tops = [float(right) - float(left) for left, right, _ in middles]
+    assert [top / came for top in tops] == pytest.approx([1.0, 0.4], abs=0.01)
+    for text in ("came in", "200 (100.0 %)", "120 (60.0 %)", "30 (15.0 %)", "50 (25.0 %)"):
+        assert f">{text}</text>" in picture
+    many = [(f"r{n}", 100 - n) for n in range(40)]
+    assert sum(count for _, count in steps_of(many)) == sum(count for _, count in many)
+    assert len(steps_of(many)) == MOST_STEPS
+    parsed(funnel_of(account_of({"in": 0, "kept": 0, "dropped": {}}), "pages"))
+
+
+def test_the_corpus_is_shown_by_source_language_and_rule_with_examples(page):
+    for text in (
+        "&lt;news&gt;",
+        "1,234 emails",
+        "612 pages and 4.6 MB of input for each second of a core",
+        "no end mark, lines (1 of 17,033)",
+        "too few sentences, pages (2 of 260)",
+        "https://example.org/l · a!b at 5",
+        "the file holds 12 of 4096 bytes",
+        "8,516",
+        "77 of 900 documents were removed. Of 200 joined pairs",
+        "2.5 % are less alike than 0.8",
+        "alike to 0.91 · https://example.org/b",
+        "Contamination: 13 words in a row",
+        "quiz · quiz.jsonl:7",
+    ):
+        assert text in page
 
 
 def test_every_stage_has_a_node_and_a_row(page):

@@ -106,6 +106,17 @@ def test_side_by_side_with_failures(tmp_path: Path) -> None:
     assert not list((tmp_path / "store").glob("*/progress.json"))
 
 
+def test_a_unit_that_takes_down_every_worker(tmp_path: Path) -> None:
+    """After three deaths it is given up: the stage goes on without it, or says so and fails."""
+    text = HEAD + "  a: {kind: deadly, mourned: true}\n  b: {kind: deadly, mourned: false}\n"
+    (tmp_path / "run.yaml").write_text(text)
+    code, output = finish(tmp_path, "run", "run.yaml")
+    assert code == 1
+    assert record(tmp_path, "a")["counts"] == {"order": [0, 1, 2, -3, 4, 5]}
+    assert "the same unit took down its worker 3 times" in output
+    assert "Traceback" not in output
+
+
 def test_kill_nine_then_continue(tmp_path: Path) -> None:
     """Nothing outlives the run, nothing looks finished, and finished units are not done again."""
     text = HEAD + "  t: {kind: count, corpus: pages, units: 40, seconds: 0.1}\n"

@@ -1,5 +1,7 @@
 """Toy stages for the tests of the flow, and the command line that knows them (run as a script)."""
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,6 +102,37 @@ class Count:
         return {"order": list(work.map(unit, items, unit="units"))}
 
 
+def deadly_unit(number: int) -> int:
+    """Take the worker down, as a machine that runs out of memory would."""
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def buried(number: int) -> int:
+    """Stands for a unit that was given up."""
+    return -number
+
+
+@config
+class Deadly:
+    """One of its units takes down every worker; with `mourned` the stage goes on without it."""
+
+    kind: Literal["deadly"] = "deadly"
+    mourned: bool
+    makes: ClassVar[str] = "tokens"
+    claims: ClassVar[str] = "units"
+    version: ClassVar[int] = 1
+
+    def sources(self) -> Sequence[Path]:
+        return ()
+
+    def run(self, work: Work) -> dict[str, Any]:
+        lost = buried if self.mourned else None
+        results = work.map(deadly_unit, range(6), unit="units", lost=lost)
+        return {"order": list(results)}
+
+
 def broken_unit(number: int) -> int:
     """Refuse its data."""
     raise DataError(f"record {number} is not text")
@@ -169,6 +202,7 @@ TOYS = {
     "write": Write,
     "count": Count,
     "broken": Broken,
+    "deadly": Deadly,
     "compare": Compare,
     "overview": Overview,
 }

@@ -1,10 +1,10 @@
-"""Documents as data: the links, the shell blocks and the tree that a Markdown file holds."""
+"""Documents as data: the links and shell blocks that a Markdown file holds, and the tree that one draws."""
 
+import ast
 import fnmatch
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import rules
@@ -13,7 +13,7 @@ FENCE = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
-TREE_LINE = re.compile(r"^( *)([\w.-]+/?)(?: {2,}| *$)(.*)$")
+END_OF_SENTENCE = re.compile(r"(?<!et al)\. ")
 SHELLS = {"sh", "bash", "shell", "console", "zsh"}
 
 
@@ -78,58 +78,27 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@dataclass
-class Entry:
-    """A line of a tree: its clause, and what is shown inside it (None: nothing is shown)."""
-
-    clause: str
-    inside: dict[str, "Entry"] = field(default_factory=dict)
-
-
-def tree(block: str) -> dict[str, Entry]:
-    """A tree as it is written: a name a line (folders end in `/`), two spaces or more, a clause.
-
-    What stands deeper is inside. A line that is not of this form is an AssertionError.
-    """
-    root: dict[str, Entry] = {}
-    above: list[tuple[int, dict[str, Entry]]] = [(-1, root)]
-    for line in filter(None, map(str.rstrip, block.splitlines())):
-        match = TREE_LINE.match(line)
-        assert match, f"not a line of a tree: {line!r}"
-        depth, name, clause = len(match[1]), match[2], match[3]
-        while above[-1][0] >= depth:
-            above.pop()
-        entry = Entry(clause)
-        assert name not in above[-1][1], f"{name} stands twice"
-        above[-1][1][name] = entry
-        above.append((depth, entry.inside))
-    return root
+def drawn_tree(folders: tuple[str, ...]) -> str:
+    """Every Python file of `folders` with the first sentence of its docstring, as a tree."""
+    lines: list[str] = []
+    for name in folders:
+        lines += _drawn(rules.ROOT / name, 0)
+    return "\n".join(lines) + "\n"
 
 
-def entries(folder: Path) -> set[str]:
-    """What a tree says of a folder: its files and, with a `/`, its folders; no `__init__.py`."""
-    found = {path for path in folder.iterdir() if visible(path) and path.name != "__init__.py"}
-    folders = {
-        p for p in found if p.is_dir() and any(visible(q) for q in p.rglob("*") if q.is_file())
-    }
-    return {f"{p.name}/" for p in folders} | {p.name for p in found if p.is_file()}
+def _drawn(folder: Path, depth: int) -> Iterator[str]:
+    yield _line(f"{folder.name}/", folder / "__init__.py", depth)
+    inside = sorted(path for path in folder.iterdir() if visible(path))
+    for path in inside:
+        if path.suffix == ".py" and path.name != "__init__.py":
+            yield _line(path.name, path, depth + 1)
+    for path in inside:
+        if path.is_dir() and any(path.rglob("*.py")):
+            yield from _drawn(path, depth + 1)
 
 
-def differences(
-    shown: dict[str, Entry], there: set[str], folder: Path, *, whole: tuple[str, ...] = ()
-) -> Iterator[str]:
-    """Where a tree and the disk differ: what is missing, gone or has no clause.
-
-    A folder that shows anything shows everything in it; those named in `whole` do, all the way down.
-    """
-    place = folder.relative_to(rules.ROOT)
-    yield from (f"{place / name}: not in the tree" for name in sorted(there - set(shown)))
-    for name, entry in shown.items():
-        if name not in there:
-            yield f"{place / name}: not on disk"
-        elif not entry.clause:
-            yield f"{place / name}: needs a clause"
-        elif name.endswith("/") and (entry.inside or name in whole):
-            inside = entries(folder / name)
-            deeper = tuple(inside) if name in whole else ()
-            yield from differences(entry.inside, inside, folder / name, whole=deeper)
+def _line(name: str, described: Path, depth: int) -> str:
+    words = ast.get_docstring(ast.parse(described.read_text(encoding="utf-8")))
+    assert words, f"{described} has no docstring"
+    paragraph = " ".join(words.split("\n\n")[0].split())
+    return f"{'    ' * depth + name:<38}{END_OF_SENTENCE.split(paragraph)[0].rstrip('.')}"

@@ -4,6 +4,7 @@ import datetime
 from collections.abc import Sequence
 
 from pipeline.evaluate.report import sections
+from pipeline.evaluate.report.corpus import corpus
 from pipeline.evaluate.report.graph import graph_of
 from pipeline.evaluate.report.markup import Markup, joined, tag
 from pipeline.evaluate.report.outputs import TRAINING_KINDS, Output, of_kind
@@ -20,7 +21,7 @@ def page_of(outputs: Sequence[Output]) -> str:
         tag("h2", "Stages"),
         tag("p", _about_graph(outputs), class_="soft"),
         tag("div", graph_of(outputs), class_="panel"),
-        *(sections.corpus(output) for output in of_kind(outputs, "corpus")),
+        *(corpus(output) for output in of_kind(outputs, "corpus")),
         sections.text_units(outputs),
         sections.curves(of_kind(outputs, *TRAINING_KINDS)),
         *(sections.results(output) for output in of_kind(outputs, "evaluate")),

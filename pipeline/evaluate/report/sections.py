@@ -8,7 +8,6 @@ from pipeline.evaluate.report.markup import Child, Markup, joined, tag
 from pipeline.evaluate.report.outputs import (
     LOCAL_UI,
     NOT_A_LOSS,
-    Account,
     Classified,
     Output,
     account_of,
@@ -104,58 +103,6 @@ def _result_cards(output: Output) -> list[Markup]:
             f"{short(first.parameters or 0)} → {short(last.parameters or 0)} parameters",
         ),
     ]
-
-
-def corpus(output: Output) -> Markup:
-    """What was kept and dropped, and why, with samples."""
-    samples = output.facts("samples.json")
-    groups = [("kept", samples.get("kept", ())), *samples.get("dropped", {}).items()]
-    shown = [_samples(words(reason), items) for reason, items in groups if items]
-    return joined(
-        tag("h2", headline(output)),
-        tag(
-            "div",
-            panel(tag("h3", "Pages"), funnel(account_of(output.counts["pages"]))),
-            panel(
-                tag("h3", "Lines of kept and examined pages"),
-                funnel(account_of(output.counts["lines"])),
-            ),
-            class_="columns",
-        ),
-        joined(tag("h3", "Samples"), panel(*shown)) if shown else None,
-    )
-
-
-def funnel(account: Account) -> Markup:
-    """Bars from what came in, past what was dropped for which reason, to what was kept."""
-    rows = [("came in", account.came, "came"), *((words(r), n, "") for r, n in account.dropped)]
-    cells = []
-    for label, count, kind in (*rows, ("kept", account.kept, "kept")):
-        percent = 100 * count / max(account.came, 1)
-        bar = tag("div", class_=f"bar {kind}".strip(), style=f"width: {percent:.2f}%")
-        cells += [
-            tag("div", label),
-            bar,
-            tag("div", f"{number(count)}  ({percent:.1f} %)", class_="n"),
-        ]
-    return tag("div", *cells, class_="funnel")
-
-
-def _samples(reason: str, items: Sequence[dict[str, str]]) -> Markup:
-    quotes = [
-        tag(
-            "blockquote",
-            tag("p", item.get("text", "")),
-            tag(
-                "footer",
-                item.get("title") or None,
-                " · " if item.get("title") else None,
-                item.get("url", ""),
-            ),
-        )
-        for item in items
-    ]
-    return tag("details", tag("summary", f"{reason} ({len(items)})"), *quotes)
 
 
 def text_units(outputs: Sequence[Output]) -> Markup | None:

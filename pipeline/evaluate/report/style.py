@@ -56,11 +56,12 @@ tr:last-child td { border-bottom: 0; }
 th.n, td.n { text-align: right; white-space: nowrap; }
 th:last-child, td:last-child { padding-right: 0; }
 tr:target td { background: color-mix(in srgb, var(--accent) 12%, transparent); }
-.funnel { display: grid; grid-template-columns: max-content minmax(80px, 1fr) max-content;
-  gap: 5px 14px; align-items: center; font-variant-numeric: tabular-nums; }
-.funnel .bar { height: 14px; border-radius: 3px; background: var(--warm); min-width: 2px; }
-.funnel .bar.came { background: var(--faint); } .funnel .bar.kept { background: var(--good); }
-.funnel .n { text-align: right; white-space: nowrap; }
+.funnel { display: block; width: 100%; max-width: 720px; height: auto; }
+.funnel text { fill: var(--ink); font: 13px system-ui, sans-serif; }
+.funnel .n { fill: var(--soft); font-variant-numeric: tabular-nums; }
+.funnel .came { fill: var(--faint); } .funnel .kept { fill: var(--good); }
+.funnel .left { fill: color-mix(in srgb, var(--faint) 60%, var(--card)); }
+.funnel .lost { fill: var(--warm); }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 16px; }
 .chart { display: block; width: 100%; height: auto; }
 .chart text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }
