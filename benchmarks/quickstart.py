@@ -9,9 +9,6 @@ its descendants, and writes `benchmarks/results/quickstart.txt` (machine and fig
 
 import datetime
 import json
-import os
-import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,25 +17,13 @@ import time
 from pathlib import Path
 
 import psutil
+from measure import RESULTS, ROOT, machine, unique_bytes
 
 from pipeline.runtime import code_revision, library_versions
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 RUN_FILE = "configs/runs/quickstart.yaml"
 SAMPLE_SECONDS = 0.5
 SECONDS, BYTES, KEPT, SPEEDUP = 300.0, 4e9, 0.95, 1.5
-
-
-def unique_bytes(root: psutil.Process) -> int:
-    """Memory that would be free if `root` and its descendants were gone: shared pages count once or not at all."""
-    total = 0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            total += process.memory_full_info().uss
-        except psutil.Error:
-            continue
-    return total
 
 
 def watched(command: list[str]) -> tuple[str, float, int]:
@@ -64,14 +49,6 @@ def watched(command: list[str]) -> tuple[str, float, int]:
     if process.wait():
         raise SystemExit(f"{' '.join(command)} left with {process.returncode}")
     return "".join(lines), time.monotonic() - began, peak
-
-
-def machine() -> str:
-    """Processor, cores and memory in words."""
-    model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    name = model.group(1) if model else platform.processor()
-    memory = psutil.virtual_memory().total / 2**30
-    return f"{len(os.sched_getaffinity(0))} cores of {name}, {memory:.0f} GiB, no GPU"
 
 
 def main() -> int:
