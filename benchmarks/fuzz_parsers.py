@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="for each parser")
     parser.add_argument("--only", choices=PARSERS, nargs="+", default=PARSERS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=1, help="parsers side by side")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     said = parser.parse_args()
     if said.child:
@@ -213,18 +215,30 @@ def main() -> int:
         return 0
     found: list[dict[str, Any]] = []
     result: dict[str, Any] = {}
-    for name in said.only:
-        result[name], new = watched(name, said.seed, said.minutes * 60)
-        found += new
-        print(f"{name:13} {result[name]['inputs']:>9,} inputs, {len(new)} findings", flush=True)
+    with ThreadPoolExecutor(said.at_once) as pool:
+        runs = {
+            name: pool.submit(watched, name, said.seed, said.minutes * 60) for name in said.only
+        }
+        for name, run in runs.items():
+            result[name], new = run.result()
+            found += new
+            print(f"{name:13} {result[name]['inputs']:>9,} inputs, {len(new)} findings", flush=True)
     rows = [("parser", "inputs", "with a fault", "peak MB", "findings")]
     for name, figures in result.items():
         healthy_ones = figures["reasons"].get("none", 0)
         mine = sum(finding["parser"] == name for finding in found)
         faulty = figures["inputs"] - healthy_ones
         rows.append((name, figures["inputs"], faulty, figures["peak_bytes"] // 10**6, mine))
-    words = f"Damaged inputs for {said.minutes:g} minutes a parser, from seed {said.seed} on."
-    facts = {"minutes_a_parser": said.minutes, "parsers": result, "findings": found}
+    words = (
+        f"Damaged inputs for {said.minutes:g} minutes a parser, {said.at_once} at once, "
+        f"from seed {said.seed} on."
+    )
+    facts = {
+        "minutes_a_parser": said.minutes,
+        "at_once": said.at_once,
+        "parsers": result,
+        "findings": found,
+    }
     promises = {
         "no crash, no hang, no exception, and ranges that read what the whole reads": not found
     }

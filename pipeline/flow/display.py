@@ -70,7 +70,7 @@ def progress_text(progress: Progress) -> str:
     for name, value in progress.figures.items():
         if name.endswith("_per_second"):
             unit = name.removesuffix("_per_second").replace("_", " ")
-            parts.append(f"{value:,.0f} {unit}/s")
+            parts.append(f"{value:,.{0 if value >= 10 else 1}f} {unit}/s")
         else:
             parts.append(f"{name.replace('_', ' ')} {value:.4g}")
     left = progress.seconds_left
