@@ -5,7 +5,7 @@ others are read.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
@@ -60,7 +60,7 @@ class ParquetSource(RowFields):
     ) -> Iterator[Page | Fault]:
         record, end = first, first + _num_rows(table, group)
         try:
-            for values in _rows(table, group, self.wanted()):
+            for values in _rows(table, group, self.wanted(), places.size_of(path)):
                 if record == end:
                     raise Unreadable(DAMAGE, "more rows than the footer says")
                 yield page_of(Row(values, record, f"{self.name}/{path}#{record}"), self)
@@ -96,11 +96,13 @@ def _num_rows(table: pq.ParquetFile, group: int) -> int:
     return max(0, int(table.metadata.row_group(group).num_rows))
 
 
-def _rows(table: pq.ParquetFile, group: int, wanted: dict[str, bool]) -> Iterator[dict[str, Any]]:
+def _rows(
+    table: pq.ParquetFile, group: int, wanted: dict[str, bool], file_bytes: int
+) -> Iterator[dict[str, Any]]:
     """Values of the rows of a group; Unreadable where it is damaged."""
     with damage_named(DAMAGE):
         columns = columns_of(table.schema_arrow, wanted)
-        together = _rows_together(table, group, columns)
+        together = _rows_together(table, group, file_bytes)
         batches = table.iter_batches(
             together, row_groups=[group], columns=columns, use_threads=False
         )
@@ -108,19 +110,16 @@ def _rows(table: pq.ParquetFile, group: int, wanted: dict[str, bool]) -> Iterato
             yield from rows_of_batch(batch, columns)
 
 
-def _rows_together(table: pq.ParquetFile, group: int, columns: Sequence[str]) -> int:
-    """How many rows may be in memory at once; Unreadable when the group swells beyond reason."""
+def _rows_together(table: pq.ParquetFile, group: int, file_bytes: int) -> int:
+    """How many rows may be in memory at once; Unreadable when the group swells beyond reason.
+
+    What the footer says of single columns is not asked for: where that is damaged, pyarrow ends the
+    whole process.
+    """
     facts = table.metadata.row_group(group)
-    chunks = [facts.column(number) for number in range(facts.num_columns)]
-    mine = [chunk for chunk in chunks if _belongs(chunk.path_in_schema, columns)]
-    packed = sum(chunk.total_compressed_size for chunk in mine)
-    whole = sum(chunk.total_uncompressed_size for chunk in mine)
-    if whole > max(BOMB_BYTES, BOMB_RATIO * packed):
-        raise Unreadable("compression_bomb", f"{packed} bytes inflate to {whole}")
-    if facts.num_rows > max(BOMB_ROWS, BOMB_RATIO * packed):
-        raise Unreadable("compression_bomb", f"{packed} bytes hold {facts.num_rows} rows")
+    whole = int(facts.total_byte_size)
+    if whole > max(BOMB_BYTES, BOMB_RATIO * file_bytes):
+        raise Unreadable("compression_bomb", f"{file_bytes} bytes inflate to {whole}")
+    if facts.num_rows > max(BOMB_ROWS, BOMB_RATIO * file_bytes):
+        raise Unreadable("compression_bomb", f"{file_bytes} bytes hold {facts.num_rows} rows")
     return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES // max(1, whole)))
-
-
-def _belongs(path: str, columns: Sequence[str]) -> bool:
-    return any(path == name or path.startswith(f"{name}.") for name in columns)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import malformed
 import pyarrow as pa
@@ -103,6 +104,21 @@ def bombs():
 
 
 @pytest.mark.slow
+def test_a_footer_that_makes_pyarrow_end_the_process_is_three_faults():
+    # Found by benchmarks/fuzz_parsers.py: what such a footer says of its columns must not be asked for.
+    path = Path(__file__).with_name("damaged_footer.parquet")
+    read = (
+        "import sys; from data_prep.sources.parquet import ParquetSource as P; "
+        "s = P(name='s', paths=(sys.argv[1],)); "
+        "print(*[i.reason for r in s.ranges(10**9) for i in s.read(r)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", read, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["damaged_row_group"] * 3
+
+
 def test_bombs_are_noticed_at_once(tmp_path):
     for name, kind, data in bombs():
         (tmp_path / f"{kind}={name}").write_bytes(data)
