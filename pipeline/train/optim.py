@@ -1,11 +1,10 @@
-"""Optimizers and learning-rate schedules. A schedule is a pure function of the step, so it has no state to save."""
+"""Optimizers, and which parameters they decay."""
 
-import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config import config
 
@@ -18,6 +17,8 @@ class AdamWConfig:
     """AdamW (Loshchilov and Hutter 2019). Biases and norms are not decayed.
 
     `lr` is the peak of the schedule, `betas` the decay of both moments, `eps` the denominator's.
+    Without `bias_correction` the first steps are longer, up to 6.6 times with betas (0.9, 0.999):
+    the released codes of BERT, ELECTRA, UniLM and T-TA train like that.
     """
 
     type: Literal["adamw"] = "adamw"
@@ -25,12 +26,43 @@ class AdamWConfig:
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     eps: Positive = 1e-6
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    bias_correction: bool = True
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         """An optimizer over the parameters of `network` that require gradients."""
-        return torch.optim.AdamW(
-            parameter_groups(network, self.weight_decay), lr=self.lr, betas=self.betas, eps=self.eps
-        )
+        make = torch.optim.AdamW if self.bias_correction else UncorrectedAdamW
+        groups = parameter_groups(network, self.weight_decay)
+        return make(groups, lr=self.lr, betas=self.betas, eps=self.eps)
+
+
+class UncorrectedAdamW(torch.optim.Optimizer):
+    """AdamW whose moments start at zero and are taken as they are."""
+
+    def __init__(self, params: Any, *, lr: float, betas: tuple[float, float], eps: float) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One update of every parameter that has a gradient."""
+        loss = closure() if closure else None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+        return loss
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state, (beta1, beta2) = self.state[parameter], group["betas"]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        first, second = state["exp_avg"], state["exp_avg_sq"]
+        first.lerp_(gradient, 1 - beta1)
+        second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.addcdiv_(first, second.sqrt().add_(group["eps"]), value=-group["lr"])
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -41,31 +73,3 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     )
     return [group for group in groups if group["params"]]
-
-
-@config
-class ScheduleConfig:
-    """Learning rate over the run as a share of the peak: `warmup_steps` up, then as `type` says.
-
-    linear: to `final` in a straight line; cosine: to `final` along a half cosine; constant: stay at 1.
-    """
-
-    type: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    final: Fraction = 0.0
-
-    def share(self, step: int, steps: int) -> float:
-        """Share of the peak learning rate for the update number `step` (0-based) of `steps`.
-
-        The first update already moves: with 10 warm-up steps it runs at 1/10 of the peak, the tenth at the peak.
-        """
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(steps - self.warmup_steps, 1)
-        match self.type:
-            case "constant":
-                return 1.0
-            case "linear":
-                return 1.0 - (1.0 - self.final) * done
-            case "cosine":
-                return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * done))

@@ -1,35 +1,9 @@
-"""Schedules are pure functions with known values; decay spares vectors."""
-
-import itertools
+"""Decay spares vectors; AdamW without bias correction takes the long first steps of the published codes."""
 
 import pytest
 import torch
 
-from pipeline.train.optim import AdamWConfig, ScheduleConfig
-
-
-def shares(kind, steps=10, **settings):
-    schedule = ScheduleConfig(type=kind, **settings)
-    return [schedule.share(step, steps) for step in range(steps)]
-
-
-def test_warm_up_reaches_the_peak_at_its_last_step():
-    assert shares("constant", warmup_steps=4)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-
-
-def test_linear_falls_in_a_straight_line():
-    values = shares("linear", warmup_steps=2)
-    assert values[2] == 1.0
-    assert values[6] == pytest.approx(0.5)
-    drops = [a - b for a, b in itertools.pairwise(values[2:])]
-    assert drops == pytest.approx([1 / 8] * 7)
-
-
-def test_cosine_is_halfway_at_the_middle_and_ends_at_final():
-    schedule = ScheduleConfig(type="cosine", final=0.2)
-    assert schedule.share(0, 10) == 1.0
-    assert schedule.share(5, 10) == pytest.approx(0.6)
-    assert schedule.share(10, 10) == pytest.approx(0.2)
+from pipeline.train.optim import AdamWConfig
 
 
 def test_only_matrices_decay_and_frozen_parameters_are_left_out():
@@ -42,3 +16,45 @@ def test_only_matrices_decay_and_frozen_parameters_are_left_out():
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3)]
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
     assert len(spared["params"]) == 3
+
+
+def moved(steps, **settings):
+    """How far a constant gradient of 1 moves a weight in each update, in learning rates."""
+    weight = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    weight.weight.data.zero_()
+    config = AdamWConfig(lr=1.0, betas=(0.9, 0.999), eps=1e-12, weight_decay=0.0, **settings)
+    optimizer = config.build(weight)
+    places = [0.0]
+    for _ in range(steps):
+        weight.weight.grad = torch.ones_like(weight.weight)
+        optimizer.step()
+        places.append(-weight.weight.item())
+    return torch.tensor(places, dtype=torch.float64).diff()
+
+
+def test_without_bias_correction_the_first_steps_are_as_long_as_computed():
+    steps = moved(100, bias_correction=False)
+    for number, length in ((1, 3.162), (10, 6.53), (12, 6.57), (100, 3.24)):
+        assert steps[number - 1].item() == pytest.approx(length, rel=1e-3)
+    assert steps.argmax().item() == 11
+    assert moved(5) == pytest.approx(torch.ones(5))
+
+
+def test_both_forms_agree_once_the_corrections_are_put_in_by_hand():
+    torch.manual_seed(0)
+    gradients = torch.randn(20, 5, 3, dtype=torch.float64)
+    networks = [torch.nn.Linear(3, 5, bias=False, dtype=torch.float64) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    corrected = AdamWConfig(eps=1e-12, weight_decay=0.1).build(networks[0])
+    plain = AdamWConfig(eps=1e-12, weight_decay=0.0, bias_correction=False).build(networks[1])
+    beta1, beta2 = AdamWConfig().betas
+    for step, gradient in enumerate(gradients, start=1):
+        for network, optimizer in zip(networks, (corrected, plain), strict=True):
+            network.weight.grad = gradient.clone()
+            optimizer.param_groups[0]["lr"] = 1e-2
+        factor = (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+        plain.param_groups[0]["lr"] = 1e-2 * factor
+        plain.param_groups[0]["weight_decay"] = 0.1 / factor
+        corrected.step()
+        plain.step()
+    assert torch.allclose(networks[0].weight, networks[1].weight, atol=1e-12)

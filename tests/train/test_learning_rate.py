@@ -1,0 +1,69 @@
+"""Schedules are pure functions with known values, and refuse a run they do not fit."""
+
+import itertools
+
+import pytest
+
+from pipeline.train.schedule import (
+    Constant,
+    Cosine,
+    InverseSquareRoot,
+    Linear,
+    WarmupStableDecay,
+)
+
+
+def shares(schedule, steps=10):
+    return [schedule.share(step, steps) for step in range(steps)]
+
+
+def test_warm_up_reaches_the_peak_at_its_last_step():
+    assert shares(Constant(warmup_steps=4))[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_linear_falls_in_a_straight_line():
+    values = shares(Linear(warmup_steps=2))
+    assert values[2] == 1.0
+    assert values[6] == pytest.approx(0.5)
+    drops = [a - b for a, b in itertools.pairwise(values[2:])]
+    assert drops == pytest.approx([1 / 8] * 7)
+
+
+def test_decay_from_the_start_multiplies_warm_up_and_decay():
+    schedule = Linear(warmup_steps=10_000, decay_from="start")
+    peak = max(schedule.share(step, 1_000_000) for step in (9_998, 9_999, 10_000))
+    assert peak == pytest.approx(0.99, abs=1e-5), "1 - W / T, as for ELECTRA-small"
+    assert schedule.share(4_999, 1_000_000) == pytest.approx(0.5 * (1 - 4_999 / 1_000_000))
+
+
+def test_cosine_is_halfway_at_the_middle_and_ends_at_final():
+    schedule = Cosine(final=0.2)
+    assert schedule.share(0, 10) == 1.0
+    assert schedule.share(5, 10) == pytest.approx(0.6)
+    assert schedule.share(10, 10) == pytest.approx(0.2)
+
+
+def test_inverse_square_root_rises_or_stays_and_then_falls():
+    t5 = InverseSquareRoot(warmup_steps=10_000, warmup="flat")
+    assert t5.share(0, 1) == t5.share(9_999, 1) == 1.0
+    assert t5.share(39_999, 1) == pytest.approx(0.5)
+    risen = InverseSquareRoot(warmup_steps=100)
+    assert risen.share(49, 1) == 0.5
+    assert risen.share(99, 1) == 1.0
+    assert risen.share(399, 1) == pytest.approx(0.5)
+
+
+def test_warm_up_stable_decay_has_its_three_parts():
+    schedule = WarmupStableDecay(warmup_steps=2, decay_steps=4, final=0.0)
+    assert shares(schedule) == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert shares(schedule, steps=20)[:16] == [0.5] + [1] * 15, (
+        "a longer run has the same beginning"
+    )
+
+
+def test_a_schedule_that_does_not_fit_the_run_is_refused():
+    assert "about 10" in Linear(warmup_steps=100).why_not(100)
+    assert Linear(warmup_steps=99).why_not(100) == ""
+    assert "more than the 100 steps" in WarmupStableDecay(decay_steps=90, warmup_steps=11).why_not(
+        100
+    )
