@@ -4,7 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipeline.objectives.denoising import DenoisingConfig
+from pipeline.objectives.lae import LaeConfig
+from pipeline.objectives.lm import LmConfig
 from pipeline.objectives.mlm import MlmConfig
-from pipeline.objectives.span_corruption import SpanCorruptionConfig
 
-ObjectiveConfig = Annotated[MlmConfig | SpanCorruptionConfig, Field(discriminator="type")]
+ObjectiveConfig = Annotated[
+    DenoisingConfig | LaeConfig | LmConfig | MlmConfig, Field(discriminator="type")
+]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.config import config
 from pipeline.data.example import Example, Row, stack
 from pipeline.objectives import noise
+from pipeline.objectives.framing import FRAME, framed
 from pipeline.objectives.losses import IGNORED, correct_sum, cross_entropy_sum
 from pipeline.objectives.objective import Objective
 from pipeline.tokenizer import Vocabulary
@@ -25,13 +26,16 @@ class MlmConfig:
     """Masked language modelling: `masking_rate` is the share of tokens that is hidden and predicted."""
 
     NETWORK: ClassVar[str] = "encoder"
+    KINDS: ClassVar[frozenset[str]] = frozenset(
+        {"all"}
+    )  # of visibility, beyond what the network itself uses
 
     type: Literal["mlm"] = "mlm"
     masking_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
 
     def sequence_length(self, row_length: int) -> int:
         """Positions the network needs for rows of `row_length` raw tokens."""
-        return row_length + 2
+        return row_length + FRAME
 
     def corruption(self, vocabulary: Vocabulary, row_length: int) -> "MlmCorruption":
         """The data half: rows to examples."""
@@ -47,7 +51,7 @@ class MlmCorruption:
 
     def __init__(self, rate: float, row_length: int, vocabulary: Vocabulary) -> None:
         self.rate = rate
-        self.length = row_length + 2
+        self.row_length = row_length
         self.num_scored = self._count(row_length)
         self.ids = vocabulary
 
@@ -57,22 +61,12 @@ class MlmCorruption:
     def corrupt(self, row: Row, rng: np.random.Generator) -> Example:
         """Hide tokens of `row`; [CLS] joins the first document, [SEP] the last, padding is segment 0."""
         tokens = row.ids.astype(np.int64)
-        segments = row.segments()
         chosen = noise.choose(self._count(len(tokens)), len(tokens), rng)
         labels = tokens[chosen]
         tokens[chosen] = noise.bert_replacement(
             labels, mask_id=self.ids.mask, ordinary=self.ids.ordinary, rng=rng
         )
-        framed = np.concatenate(([self.ids.cls], tokens, [self.ids.sep]))
-        positions = np.concatenate([np.arange(1, n + 1) for n in row.lengths])
-        return {
-            "input_ids": noise.padded(framed, self.length, self.ids.pad),
-            "segment_ids": noise.padded(
-                np.concatenate((segments[:1], segments, segments[-1:])), self.length, 0
-            ),
-            "position_ids": noise.padded(
-                np.concatenate(([0], positions, positions[-1:] + 1)), self.length, 0
-            ),
+        return framed(row, tokens, self.ids, self.row_length) | {
             "scored_positions": noise.padded(chosen + 1, self.num_scored, 0),
             "labels": noise.padded(labels, self.num_scored, IGNORED),
         }

@@ -65,6 +65,32 @@ def random_spans(
     return np.repeat(np.tile([False, True], spans), lengths)
 
 
+def iid(length: int, density: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise mask [length] in which every token is noise with probability `density`, on its own."""
+    return rng.random(length) < density
+
+
+def rolled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`mask` turned by a uniform offset, so that no position is noise more often than another."""
+    return np.roll(mask, rng.integers(len(mask)))
+
+
+def runs(mask: np.ndarray) -> int:
+    """Number of runs of True.
+
+    >>> runs(np.array([1, 1, 0, 1], bool))
+    2
+    """
+    return int((mask & ~np.concatenate(([False], mask[:-1]))).sum())
+
+
+def permuted(tokens: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`tokens` with those under `mask` in a uniformly random order among themselves."""
+    out = tokens.copy()
+    out[mask] = rng.permutation(tokens[mask])
+    return out
+
+
 def spans_to_sentinels(tokens: np.ndarray, mask: np.ndarray, sentinels: np.ndarray) -> np.ndarray:
     """Each run of masked tokens becomes one sentinel: the first run `sentinels[0]`, and so on.
 

@@ -22,6 +22,8 @@ class Objective(nn.Module):
 
     def at_step(self, step: int) -> None:
         """Told once before each optimizer step (0-based). Draws that change the graph are made here, keyed by step."""
+        for part in self.children():
+            tell_step(part, step)
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
         """How many items each name of `forward` sums over in this batch (numpy on the host).
@@ -37,3 +39,11 @@ class Objective(nn.Module):
     def kept(self) -> nn.Module:
         """The network that is handed on when training ends."""
         raise NotImplementedError
+
+
+def tell_step(network: nn.Module, step: int) -> None:
+    """Call `at_step` of every module inside `network` that has one, such as mixers with random features."""
+    for part in network.modules():
+        told = getattr(part, "at_step", None)
+        if callable(told):
+            told(step)
