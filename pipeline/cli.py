@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.flow.plan import Step
@@ -222,11 +222,18 @@ def _ui(options: argparse.Namespace) -> int:
 def _matrix(options: argparse.Namespace) -> int:  # noqa: ARG001 - commands are called alike
     from pipeline.train.combinations import table
 
-    rows: list[tuple[Any, ...]] = [("objective", "model", "mixer", ""), *table()]
-    widths = [max(len(str(row[column])) for row in rows) for column in range(3)]
-    for row in rows:
-        cells = "  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=False))
-        print(f"{cells}  {row[3] or ('works' if row is not rows[0] else '')}".rstrip())
+    cells = table()
+    head = ("objective", "model", "mixer")
+    rows = [*(cell[:3] for cell in cells), head]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+
+    def line(names: "Sequence[str]", words: str) -> str:
+        padded = (f"{name:{width}}" for name, width in zip(names, widths, strict=True))
+        return f"{'  '.join(padded)}  {words}".rstrip()
+
+    print(line(head, ""))
+    for cell in cells:
+        print(line(cell[:3], cell.reason or ", ".join(filter(None, ("works", cell.limits)))))
     return 0
 
 

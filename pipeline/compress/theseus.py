@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import ConfigError
-from pipeline.models.attention import View
 from pipeline.models.heads import SequenceClassifier
-from pipeline.models.transformer import Memory
+from pipeline.models.transformer import BlockCache, Carry, Memory, Views, run_blocks
 from pipeline.objectives.classification import Classification
+from pipeline.objectives.objective import tell_step
 from pipeline.runtime import rng_of
 
 
@@ -43,14 +43,18 @@ class ReplaceableModule(nn.Module):
         return self
 
     def forward(
-        self, hidden: Tensor, view: View, carry: Any = None, memory: Memory | None = None
-    ) -> tuple[Tensor, Any]:
+        self,
+        hidden: Tensor,
+        views: Views,
+        carry: Carry | None = None,
+        memory: Memory | None = None,
+        cache: BlockCache | None = None,
+    ) -> tuple[Tensor, Carry | None]:
         """As `pipeline.models.transformer.Block`: hidden [B, T, D] to [B, T, D], and the carry."""
         if self.replaced or not self.training:
-            return self.successor(hidden, view, carry, memory)
-        for block in self.predecessors:
-            hidden, carry = block(hidden, view, carry, memory)
-        return hidden, carry
+            return self.successor(hidden, views, carry, memory, cache)
+        assert cache is None, "predecessors do not generate"
+        return run_blocks(list(self.predecessors), hidden, carry, views, memory)
 
 
 class TheseusObjective(Classification):
@@ -90,7 +94,9 @@ class TheseusObjective(Classification):
         return modules
 
     def at_step(self, step: int) -> None:
-        """Draw which modules are replaced in `step`."""
+        """Draw which modules are replaced in `step`, and what successors draw for themselves."""
+        for module in self.replaceable:
+            tell_step(module.successor, step)
         draws = rng_of(self.seed, "theseus", step).random(len(self.replaceable))
         for module, draw in zip(self.replaceable, draws, strict=True):
             module.replaced = bool(draw < self.rate(step))
@@ -142,7 +148,10 @@ def why_uneven(num_groups: int, num_layers: int) -> str:
 
 def _empty_classifier(like: SequenceClassifier, num_layers: int) -> SequenceClassifier:
     """A classifier of `num_layers` layers, otherwise shaped as `like`, without weights."""
-    shape = dataclasses.replace(like.config, num_layers=num_layers)
+    mixers = like.config.mixers and tuple(
+        layer.mixer for layer in like.config.core().layers[:num_layers]
+    )
+    shape = dataclasses.replace(like.config, num_layers=num_layers, mixers=mixers)
     with torch.device("meta"):
         return SequenceClassifier(shape, like.vocab_size, like.num_labels)
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 Example = dict[str, np.ndarray]
 Batch = dict[str, Any]
-VisibilityKind = Literal["all", "causal", "reverse", "prefix", "except_self"]
+VisibilityKind = Literal["all", "causal", "reverse", "prefix", "except_self", "mixed"]
+# A batch of kind "mixed" names the kind of each example by its place here.
+MIXED_KINDS: tuple[VisibilityKind, ...] = ("all", "causal", "reverse", "prefix")
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,16 @@ def stack(examples: Sequence[Example]) -> dict[str, np.ndarray]:
 class Visibility:
     """Which keys a query may attend to, as data; a mixer realises it in its own way.
 
-    Query i sees key j if the `kind` allows it and both belong to the same segment. Segment 0 is padding and is seen
-    by nobody. kinds: all; causal (j <= i); reverse (j >= i); prefix (j < prefix[b] or j <= i); except_self (j != i).
+    Query i sees key j if the `kind` allows it, both belong to the same segment, and they are at most `window` positions
+    apart. Segment 0 is padding and is seen by nobody. kinds: all; causal (j <= i); reverse (j >= i); prefix (j belongs
+    to a prefix, or j <= i); except_self (j != i); mixed (each example has one of MIXED_KINDS, as UniLM's batches do).
     """
 
     kind: VisibilityKind = "all"
     query_segments: "Tensor | None" = None  # [batch, queries], int; None: one segment, no padding
     key_segments: "Tensor | None" = None  # [batch, keys]
-    prefix: "Tensor | None" = None  # [batch], tokens of the prefix, for kind "prefix"
+    prefix: "Tensor | None" = (
+        None  # [batch] tokens of it, or [batch, keys] bool where rows are packed
+    )
+    kinds: "Tensor | None" = None  # [batch], places in MIXED_KINDS, for kind "mixed"
+    window: int | None = None  # None: any distance

@@ -15,9 +15,15 @@ from torch import Tensor, nn
 
 from pipeline import files
 from pipeline.config import ConfigError, DataError, as_dict, build_from
+from pipeline.models.decoder import DecoderConfig, LanguageModel
 from pipeline.models.encoder import EncoderConfig
 from pipeline.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from pipeline.models.heads import MaskedLanguageModel, SequenceClassifier
+from pipeline.models.heads import (
+    MaskedLanguageModel,
+    ReplacedTokenDetector,
+    SequenceClassifier,
+)
+from pipeline.models.tta import LanguageAutoencoder, TtaConfig
 from pipeline.tokenizer import Vocabulary
 
 FORMAT = 1
@@ -25,12 +31,28 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 
-Network = MaskedLanguageModel | EncoderDecoder | SequenceClassifier
-NAMES: dict[type[nn.Module], str] = {
-    MaskedLanguageModel: "masked_language_model",
-    EncoderDecoder: "encoder_decoder",
-    SequenceClassifier: "sequence_classifier",
+LanguageNetwork = MaskedLanguageModel | EncoderDecoder | LanguageModel | LanguageAutoencoder
+Network = LanguageNetwork | ReplacedTokenDetector | SequenceClassifier
+# Those with a language head are described by their config and the size of the vocabulary.
+LANGUAGE_NETWORKS: dict[type, type[LanguageNetwork]] = {
+    EncoderConfig: MaskedLanguageModel,
+    EncoderDecoderConfig: EncoderDecoder,
+    DecoderConfig: LanguageModel,
+    TtaConfig: LanguageAutoencoder,
 }
+NAMES: dict[str, tuple[type, type[Network]]] = {
+    "masked_language_model": (EncoderConfig, MaskedLanguageModel),
+    "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
+    "language_model": (DecoderConfig, LanguageModel),
+    "language_autoencoder": (TtaConfig, LanguageAutoencoder),
+    "replaced_token_detector": (EncoderConfig, ReplacedTokenDetector),
+    "sequence_classifier": (EncoderConfig, SequenceClassifier),
+}
+
+
+def language_network(model: Any, vocab_size: int) -> LanguageNetwork:
+    """The network that a model config describes, with its language head."""
+    return LANGUAGE_NETWORKS[type(model)](model, vocab_size)
 
 
 def save_model(
@@ -52,7 +74,7 @@ def save_model(
     vocabulary.save(folder / TOKENIZER_FOLDER)
     record = {
         "format": FORMAT,
-        "network": NAMES[type(network)],
+        "network": next(name for name, (_, kind) in NAMES.items() if kind is type(network)),
         "config": as_dict(network.config),
         "vocab_size": network.vocab_size,
         "padded_vocab": network.padded_vocab,
@@ -101,34 +123,31 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path}: is not JSON ({error}); make the model again") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise DataError(f"{path}: is not a Theseum model of format {FORMAT}")
-    if record["network"] not in NAMES.values():
+    if record["network"] not in NAMES:
         raise DataError(f"{path}: network {record['network']!r} is unknown")
     return record
 
 
 def ties_of(network: nn.Module) -> list[list[str]]:
-    """Pairs of names of one and the same parameter, the stored name first."""
+    """Pairs of names of one and the same parameter or buffer, the stored name first."""
     first: dict[int, str] = {}
     ties = []
-    for name, parameter in network.named_parameters(remove_duplicate=False):
-        kept = first.setdefault(id(parameter), name)
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        kept = first.setdefault(id(tensor), name)
         if kept != name:
             ties.append([kept, name])
     return ties
 
 
 def _network_of(record: Mapping[str, Any], folder: Path) -> Network:
-    place, vocab_size = str(folder / CONFIG_FILE), record["vocab_size"]
+    shape_class, kind = NAMES[record["network"]]
     try:
-        if record["network"] == "encoder_decoder":
-            shape = build_from(EncoderDecoderConfig, record["config"], place)
-            return EncoderDecoder(shape, vocab_size)
-        encoder = build_from(EncoderConfig, record["config"], place)
+        shape: Any = build_from(shape_class, record["config"], str(folder / CONFIG_FILE))
     except ConfigError as error:
         raise DataError(f"{error}; the model was written by another version") from None
-    if record["network"] == "sequence_classifier":
-        return SequenceClassifier(encoder, vocab_size, record["num_labels"])
-    return MaskedLanguageModel(encoder, vocab_size)
+    if issubclass(kind, SequenceClassifier):
+        return kind(shape, record["vocab_size"], record["num_labels"])
+    return kind(shape, record["vocab_size"])
 
 
 def _fill(
@@ -149,4 +168,6 @@ def _fill(
     network.load_state_dict(weights | {other: weights[kept] for kept, other in ties}, assign=True)
     for kept, other in ties:
         module, _, attribute = other.rpartition(".")
-        setattr(network.get_submodule(module), attribute, network.get_parameter(kept))
+        owner, _, own = kept.rpartition(".")
+        tensor = getattr(network.get_submodule(owner), own)
+        setattr(network.get_submodule(module), attribute, tensor)

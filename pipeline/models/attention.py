@@ -1,68 +1,32 @@
-"""What attends to what: visibility as masks, relative position bias, and attention over scores.
+"""What attends to what: visibility as masks, and attention over scores by the fastest kernel there is.
 
 The idea: `Visibility` stays data until a mixer needs a mask. A `View` is one visibility over given
 positions together with an optional bias; where scores are computed its dense form is made once and
 shared by all layers of a stack.
 """
 
+import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.data.example import Visibility
-
-EXACT_BUCKETS_SHARE = 2  # T5: one half of the buckets of a direction holds single distances
-
-
-def mask_of(
-    visibility: Visibility, queries: int, keys: int, *, device: torch.device | str = "cpu"
-) -> Tensor | None:
-    """True where a query may see a key, [batch or 1, 1, queries, keys]; None if all is visible."""
-    masks = [_mask_of_kind(visibility, queries, keys, device), _mask_of_segments(visibility)]
-    given = [mask for mask in masks if mask is not None]
-    if not given:
-        return None
-    return given[0] if len(given) == 1 else given[0] & given[1]
-
-
-def _mask_of_kind(
-    visibility: Visibility, queries: int, keys: int, device: torch.device | str
-) -> Tensor | None:
-    if visibility.kind == "all":
-        return None
-    if visibility.query_segments is not None:
-        device = visibility.query_segments.device
-    i = torch.arange(queries, device=device).view(1, 1, queries, 1)
-    j = torch.arange(keys, device=device).view(1, 1, 1, keys)
-    match visibility.kind:
-        case "causal":
-            return j <= i
-        case "reverse":
-            return j >= i
-        case "except_self":
-            return j != i
-        case "prefix":
-            assert visibility.prefix is not None, "kind 'prefix' needs the lengths of the prefixes"
-            return (j < visibility.prefix.to(j.device).view(-1, 1, 1, 1)) | (j <= i)
-
-
-def _mask_of_segments(visibility: Visibility) -> Tensor | None:
-    own, other = visibility.query_segments, visibility.key_segments
-    if other is None:
-        assert own is None, "segments of queries need segments of keys"
-        return None
-    seen = other[:, None, None, :]
-    return (seen > 0) if own is None else (own[:, None, :, None] == seen) & (seen > 0)
+from pipeline.models import kernels
+from pipeline.models.masks import mask_of
+from pipeline.models.positions import Rotary, positions_in_segments
 
 
 @dataclass(frozen=True)
 class View:
-    """One visibility over `queries` x `keys` positions of a device, and an optional score bias.
+    """One visibility over `queries` x `keys` places of a device, and what else scores depend on.
 
-    `bias` is [1 or batch, heads, queries, keys]. `dense` views also hold what scores need of them.
+    `bias` [1 or batch, heads, queries, keys] is added to scaled scores; `rotary` turns queries and
+    keys by their positions inside their documents, `query_positions` and `key_positions` ([1 or
+    batch, queries or keys], int64; `located` derives them). While generating, queries are the
+    newest of the keys: number 0 stands at the place of key number `first_query`.
     """
 
     visibility: Visibility
@@ -70,10 +34,34 @@ class View:
     keys: int
     device: torch.device
     bias: Tensor | None = None
+    first_query: int = 0
+    query_positions: Tensor | None = None
+    key_positions: Tensor | None = None
+    rotary: Rotary | None = None
 
     def mask(self) -> Tensor | None:
         """`mask_of` this view."""
-        return mask_of(self.visibility, self.queries, self.keys, device=self.device)
+        return mask_of(
+            self.visibility,
+            self.queries,
+            self.keys,
+            first_query=self.first_query,
+            device=self.device,
+        )
+
+    def located(self) -> "View":
+        """This view with both positions, counted from the start of each segment unless given."""
+        if self.query_positions is not None and self.key_positions is not None:
+            return self
+        keys, queries = self.key_positions, self.query_positions
+        if keys is None:
+            keys = positions_in_segments(self.visibility.key_segments, self.keys, self.device)
+        if queries is None and self.first_query:
+            queries = keys[:, self.first_query : self.first_query + self.queries]
+        elif queries is None:
+            own = self.visibility.query_segments
+            queries = positions_in_segments(own, self.queries, self.device)
+        return dataclasses.replace(self, query_positions=queries, key_positions=keys)
 
     def dense(self) -> "DenseView":
         """This view with its mask made, to be shared by the layers of a stack."""
@@ -83,9 +71,8 @@ class View:
             added = mask
         elif mask is not None:
             added = added.masked_fill(~mask, -math.inf)
-        return DenseView(
-            self.visibility, self.queries, self.keys, self.device, self.bias, added=added
-        )
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(View)}
+        return DenseView(**fields, added=added)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,86 +85,97 @@ class DenseView(View):
         return self
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeviceView(View):
+    """A view for the kernels of a GPU: what each needs is made when one first asks for it."""
+
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def dense(self) -> DenseView:
+        if "dense" not in self.made:
+            self.made["dense"] = super().dense()
+        made: DenseView = self.made["dense"]
+        return made
+
+    def blocks(self) -> Any:
+        """The blocks of the score matrix that are not hidden, for FlexAttention."""
+        if "blocks" not in self.made:
+            self.made["blocks"] = kernels.blocks_of(
+                self.visibility, self.queries, self.keys, self.first_query, self.device
+            )
+        return self.made["blocks"]
+
+    def runs(self) -> Tensor:
+        """Where each document begins among the places of all rows, for varlen attention."""
+        if "runs" not in self.made:
+            assert self.visibility.key_segments is not None
+            self.made["runs"] = kernels.runs_of(self.visibility.key_segments)
+        runs: Tensor = self.made["runs"]
+        return runs
+
+
+def for_scores(view: View) -> View:
+    """`view` as mixers with softmax share it: dense on a CPU, for its kernels on a GPU."""
+    if view.device.type != "cuda":
+        return view.dense()
+    fields = {item.name: getattr(view, item.name) for item in dataclasses.fields(View)}
+    return DeviceView(**fields)
+
+
+def softmax_seen(scores: Tensor, view: View) -> Tensor:
+    """Attention weights of `scores` [B, H, Q, K], bias and mask of `view` applied.
+
+    Computed in float32 at least (float64 for float64 scores), which is also what comes out. A query
+    that sees no key has weights of zero. -inf scores are allowed, +inf and NaN are not.
+    """
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    added = view.dense().added
+    if added is not None:
+        if added.dtype == torch.bool:
+            scores = scores.masked_fill(~added, -math.inf)
+        else:
+            scores = scores + added.to(scores.dtype)
+    highest = scores.detach().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)
+    weights = (scores - highest).exp()
+    total = weights.sum(dim=-1, keepdim=True)
+    return weights / total.masked_fill(total == 0, 1.0)
+
+
 def attend_reference(query: Tensor, key: Tensor, value: Tensor, view: View, scale: float) -> Tensor:
     """Softmax attention with explicit scores, the definition that fast paths are tested against.
 
-    query [B, H, Q, d], key and value [B, H, K, d] give [B, H, Q, d]. Scores and softmax are float32
-    (float64 for float64 inputs). A query that sees no key gets zeros.
+    query [B, H, Q, d], key and value [B, G, K, d] with G dividing H give [B, H, Q, d]. Scores and
+    softmax are float32 (float64 for float64 inputs). A query that sees no key gets zeros.
     """
     wide = torch.promote_types(query.dtype, torch.float32)
-    scores = query.to(wide) @ key.to(wide).transpose(-1, -2) * scale
-    if view.bias is not None:
-        scores = scores + view.bias.to(wide)
-    mask = view.mask()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf)
-    highest = scores.amax(dim=-1, keepdim=True).clamp(min=torch.finfo(wide).min)
-    weights = (scores - highest).exp()
-    total = weights.sum(dim=-1, keepdim=True)
-    return (weights / total.masked_fill(total == 0, 1.0) @ value.to(wide)).to(query.dtype)
+    groups = query.shape[1] // key.shape[1]
+    key, value = (part.to(wide).repeat_interleave(groups, dim=1) for part in (key, value))
+    scores = query.to(wide) @ key.transpose(-1, -2) * scale
+    return (softmax_seen(scores, view) @ value).to(query.dtype)
 
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, view: View, *, scale: float, dropout: float = 0.0
 ) -> Tensor:
-    """`attend_reference` by PyTorch's fused attention, with dropout on the attention weights."""
-    added = view.dense().added
-    if added is not None and added.dtype != torch.bool:
-        added = added.to(query.dtype)
-    return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=added, dropout_p=dropout, scale=scale
-    )
+    """`attend_reference` by the fastest kernel there is, with dropout on the attention weights."""
+    match _kernel_for(query, view, dropout):
+        case "varlen":
+            assert isinstance(view, DeviceView)
+            return kernels.varlen(query, key, value, view.runs(), view.visibility, scale)
+        case "flex":
+            assert isinstance(view, DeviceView)
+            return kernels.flex(query, key, value, view.blocks(), scale)
+        case "sdpa":
+            added = view.dense().added
+            if added is not None and added.dtype != torch.bool:
+                added = added.to(query.dtype)
+            return kernels.sdpa(query, key, value, added, scale=scale, dropout=dropout)
 
 
-def relative_bucket(
-    distance: Tensor, *, both_sides: bool, num_buckets: int, max_distance: int
-) -> Tensor:
-    """T5's bucket of each `distance` = key position - query position (int64, any shape).
-
-    Half of the buckets hold one distance each, the others grow geometrically up to `max_distance`.
-    With `both_sides` each direction gets half of the buckets, keys after the query the upper one;
-    without, keys after the query share bucket 0 with the query itself (Raffel et al. 2019, 2.1).
-    """
-    start = torch.zeros_like(distance)
-    if both_sides:
-        num_buckets //= 2
-        start = (distance > 0).long() * num_buckets
-        distance = distance.abs()
-    else:
-        distance = (-distance).clamp(min=0)
-    exact = num_buckets // EXACT_BUCKETS_SHARE
-    ratio = torch.log(distance.clamp(min=1).double() / exact) / math.log(max_distance / exact)
-    wide = (exact + (ratio * (num_buckets - exact)).long()).clamp(max=num_buckets - 1)
-    return start + torch.where(distance < exact, distance, wide)
-
-
-class RelativeBias(nn.Module):
-    """T5's relative position bias: a learned number per bucket and head, one table a stack."""
-
-    def __init__(
-        self, num_heads: int, *, both_sides: bool, num_buckets: int, max_distance: int
-    ) -> None:
-        super().__init__()
-        self.both_sides = both_sides
-        self.num_buckets = num_buckets
-        self.max_distance = max_distance
-        self.table = nn.Embedding(num_buckets, num_heads)
-
-    def forward(self, queries: int, keys: int) -> Tensor:
-        """The bias of every query and key by index. [1, heads, queries, keys].
-
-        Within one packed document index differences are true distances, so segments need no care
-        here.
-        """
-        device = self.table.weight.device
-        distance = (
-            torch.arange(keys, device=device)[None] - torch.arange(queries, device=device)[:, None]
-        )
-        buckets = relative_bucket(
-            distance,
-            both_sides=self.both_sides,
-            num_buckets=self.num_buckets,
-            max_distance=self.max_distance,
-        )
-        bias: Tensor = self.table(buckets)
-        return bias.permute(2, 0, 1)[None].contiguous()
+def _kernel_for(query: Tensor, view: View, dropout: float) -> kernels.Kernel:
+    """Varlen where documents are plain runs, flex where much is hidden, else PyTorch's choice."""
+    if not isinstance(view, DeviceView) or view.bias is not None or dropout:
+        return "sdpa"
+    if kernels.varlen_can(query, view.visibility):
+        return "varlen"
+    return "flex" if kernels.flex_can(query, view.visibility) else "sdpa"

@@ -1,10 +1,11 @@
-"""BERT's encoder (Devlin et al. 2018): post-norm blocks on learned positions, exact GELU.
+"""The encoder: BERT's by default (Devlin et al. 2018), pre-norm and modern forms by its fields.
 
 Weights start from a truncated normal (cut at two deviations), as in the original code; biases from
 zero. The original deviation, 0.02, belongs to width 768: a width of 128 starts as well from 0.05.
 """
 
-from typing import Annotated, Literal
+import dataclasses
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,85 +14,55 @@ from torch import Tensor, nn
 from pipeline.config import config
 from pipeline.data.example import Visibility
 from pipeline.models.attention import View
-from pipeline.models.layers import Embeddings, padded_vocab, truncated_normal_
-from pipeline.models.mixers import MixerConfig, check_mixer, prepared
-from pipeline.models.mixers.mixer import Heads, Needs
-from pipeline.models.mixers.softmax import SoftmaxConfig
-from pipeline.models.transformer import Block, Core, run_blocks
+from pipeline.models.embeddings import Embeddings
+from pipeline.models.layers import FeedForward, GatedFeedForward, truncated_normal_
+from pipeline.models.shape import Above0, Positive, Shape
+from pipeline.models.transformer import Block, Caches, Core, Stack
 
-NEEDS = Needs(kinds=frozenset({"all"}))
-
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
+Rescaled = Literal["none", "by_depth", "by_layer"]
 
 
 @config
-class EncoderConfig:
-    """Shape of a BERT encoder. `head_size` is hidden_size / num_heads unless it is given.
+class EncoderConfig(Shape):
+    """An encoder with a language head, for inputs of up to `max_length` tokens.
 
-    `ffn_size` is the width inside a feed-forward layer, `max_length` the longest input in tokens.
-    `initial_std` is that of the normal weights it starts with; `norm_eps` is added to variances.
+    `embedding_size` is hidden_size unless given (ELECTRA). `token_types` embeddings tell sentences
+    or objectives apart (BERT 2, UniLM 6). Without `first_norm` the first block of a pre-norm stack
+    reads the normalised embeddings as they are. `initial_std` is that of the normal weights it
+    starts with; the output matrices of layer l (from 0) of L are `rescaled` by_depth, divided by
+    sqrt(2 L) as in GPT-2, or by_layer, by sqrt(2 (l + 1)) as in UniLM's code.
     """
 
-    type: Literal["encoder"] = "encoder"
-    num_layers: Positive
-    hidden_size: Positive
-    num_heads: Positive
-    head_size: Positive | None = None
-    ffn_size: Positive
-    max_length: Positive = 512
-    dropout: Rate = 0.1
-    norm_eps: Annotated[float, Field(gt=0)] = 1e-12
-    initial_std: Annotated[float, Field(gt=0)] = 0.02
-    mixer: MixerConfig = SoftmaxConfig()
+    KINDS: ClassVar[frozenset[str]] = frozenset({"all"})
 
-    def __post_init__(self) -> None:
-        if self.head_size is None and self.hidden_size % self.num_heads:
-            fitting = [n for n in range(1, 129) if self.hidden_size % n == 0]
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}; "
-                f"give head_size, or use one of {fitting} heads"
-            )
-        check_mixer(self.mixer, NEEDS)
+    type: Literal["encoder"] = "encoder"
+    max_length: Positive = 512
+    embedding_size: Positive | None = None
+    token_types: Annotated[int, Field(ge=0)] = 2
+    first_norm: bool = True
+    initial_std: Above0 = 0.02
+    rescaled: Rescaled = "none"
 
     def core(self) -> Core:
         """The blocks of this encoder."""
-        head_size = self.head_size or self.hidden_size // self.num_heads
-        heads = Heads(
-            hidden_size=self.hidden_size,
-            num_heads=self.num_heads,
-            head_size=head_size,
-            scale=head_size**-0.5,
-            projection_bias=True,
-            dropout=self.dropout,
-        )
-        return Core(
-            heads=heads,
-            ffn_size=self.ffn_size,
-            activation="gelu",
-            norm="layer_norm",
-            norm_eps=self.norm_eps,
-            normalised="after",
-            dropout=self.dropout,
-            mixer=self.mixer,
-        )
+        return dataclasses.replace(super().core(), first_norm=self.first_norm)
 
 
-class Encoder(nn.Module):
+class Encoder(Stack):
     """Ids to states. `layers` are the blocks, which `transformer.run_blocks` walks through."""
 
     def __init__(self, config: EncoderConfig, vocab_size: int) -> None:
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(
-            padded_vocab(vocab_size),
-            config.hidden_size,
-            config.max_length,
-            norm_eps=config.norm_eps,
-            dropout=config.dropout,
+            config,
+            vocab_size,
+            size=config.embedding_size or config.hidden_size,
+            token_types=config.token_types,
         )
-        self.layers = nn.ModuleList(Block(config.core()) for _ in range(config.num_layers))
+        self.add_blocks(config.core(), Block, "encoder", both_sides=True)
         initialise(self, config.initial_std)
+        rescale(self.layers, config.rescaled)
 
     def forward(
         self,
@@ -99,21 +70,43 @@ class Encoder(nn.Module):
         segment_ids: Tensor,
         position_ids: Tensor,
         visibility: Visibility | None = None,
+        token_types: Tensor | None = None,
+        caches: Caches | None = None,
     ) -> Tensor:
         """Ids, segments (0 padding, documents from 1) and positions, [B, T] each, to [B, T, D].
 
         `visibility` says what attends to what; everything of the same segment unless it is given.
+        With `caches` ids, positions and types are those of the newest places only, while segments
+        (and those of `visibility`'s keys) are of all places so far.
         """
-        hidden = self.embeddings(input_ids, position_ids)
-        view = prepared(self.config.mixer, view_of(segment_ids, visibility))
-        return run_blocks(self.layers, hidden, view)
+        hidden = self.embeddings(input_ids, position_ids, token_types)
+        first = caches.length if caches else 0
+        view = view_of(segment_ids, visibility, position_ids, first_query=first)
+        return self.run(hidden, view, caches=caches)
 
 
-def view_of(segment_ids: Tensor, visibility: Visibility | None = None) -> View:
-    """What a sequence with these segments [B, T] sees of itself."""
-    length = segment_ids.shape[1]
-    visible = visibility or Visibility("all", segment_ids, segment_ids)
-    return View(visible, length, length, segment_ids.device)
+def view_of(
+    segment_ids: Tensor,
+    visibility: Visibility | None = None,
+    position_ids: Tensor | None = None,
+    *,
+    first_query: int = 0,
+) -> View:
+    """What a sequence with these segments [B, K] sees of itself, from place `first_query` on.
+
+    `position_ids` [B, K - first_query] are those of the queries.
+    """
+    keys = segment_ids.shape[1]
+    visible = visibility or Visibility("all", segment_ids[:, first_query:], segment_ids)
+    return View(
+        visible,
+        keys - first_query,
+        keys,
+        segment_ids.device,
+        first_query=first_query,
+        query_positions=position_ids,
+        key_positions=None if first_query else position_ids,
+    )
 
 
 @torch.no_grad()
@@ -124,3 +117,15 @@ def initialise(module: nn.Module, std: float) -> None:
             truncated_normal_(part.weight, std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             part.bias.zero_()
+
+
+@torch.no_grad()
+def rescale(layers: nn.ModuleList, how: Rescaled) -> None:
+    """Divide the output matrices of the sub-layers, so that deep sums start no larger."""
+    for number, block in enumerate(layers):
+        assert isinstance(block, Block)
+        parts = {"none": 0, "by_depth": 2 * len(layers), "by_layer": 2 * (number + 1)}[how]
+        if parts:
+            assert isinstance(block.feed_forward, FeedForward | GatedFeedForward)
+            block.feed_forward.down.weight.div_(parts**0.5)
+            block.mixer.get_parameter("output.weight").div_(parts**0.5)

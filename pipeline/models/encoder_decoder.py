@@ -4,115 +4,111 @@
 are not divided by sqrt(head_size): the queries' initial weights are that much smaller instead.
 """
 
-from typing import Annotated, Literal
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import config
 from pipeline.data.example import Visibility
-from pipeline.models.attention import RelativeBias, View
+from pipeline.models.attention import View
+from pipeline.models.embeddings import position_embedding_of
 from pipeline.models.layers import (
+    Activation,
     FeedForward,
     GatedFeedForward,
-    RMSNorm,
+    NormKind,
     fan_in_normal_,
     padded_vocab,
 )
 from pipeline.models.mixers import MixerConfig, check_mixer, prepared
-from pipeline.models.mixers.mixer import Heads, Mixer, Needs
+from pipeline.models.mixers.mixer import Heads, Mixer, Needs, StackName
 from pipeline.models.mixers.softmax import SoftmaxConfig
-from pipeline.models.transformer import Block, Core, CrossBlock, Memory, run_blocks
-
-NEEDS = Needs(kinds=frozenset({"all", "causal"}), bias=True, cross=True)
-
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
+from pipeline.models.positions import RelativeBias
+from pipeline.models.shape import ON_SCORES, Above0, Positions, Positive, Shape
+from pipeline.models.transformer import Block, Caches, Core, CrossBlock, Memory, Stack
 
 
 @config
-class EncoderDecoderConfig:
+class EncoderDecoderConfig(Shape):
     """Shape of a T5 model. `num_heads` x `head_size` need not be `hidden_size`.
 
-    `num_layers` is the encoder's depth, and the decoder's unless `num_decoder_layers` is given.
-    `feed_forward` layers are `ffn_size` wide inside; `tied_head` makes the word embeddings the head.
-    Relative positions fall into `num_buckets`; those beyond `max_distance` tokens share the last.
-    `norm_eps` is added to mean squares.
+    `feed_forward`, `biases`, `norm`, `norm_eps`, `normalised` and `positions` mean what they do in
+    every `Shape`, with T5's values. `num_layers` is the encoder's depth, and the decoder's unless
+    `num_decoder_layers` is given.
+    `tied_head` makes the word embeddings the head. With `shared_stacks` encoder and decoder blocks
+    have the same weights, cross-attention excepted. `max_length` is needed by positions and mixers
+    with a table of places. `decoder_mixer` or `decoder_mixers` are the decoder's where they differ
+    from the encoder's, `cross_mixer` is that of attention to the encoder.
     """
 
+    KINDS: ClassVar[frozenset[str]] = frozenset({"all"})
+
     type: Literal["encoder_decoder"] = "encoder_decoder"
-    num_layers: Positive
-    num_decoder_layers: Positive | None = None
-    hidden_size: Positive
-    num_heads: Positive
     head_size: Positive = 64
-    ffn_size: Positive
-    feed_forward: Literal["relu", "geglu"] = "relu"
+    feed_forward: Activation = "relu"
+    biases: bool = False
+    norm: NormKind = "rms_norm"
+    normalised: Literal["before", "after"] = "before"
+    norm_eps: Above0 = 1e-6
+    positions: Positions = "relative"
+    num_decoder_layers: Positive | None = None
     tied_head: bool = True
-    num_buckets: Annotated[int, Field(ge=4, multiple_of=4)] = 32
-    max_distance: Positive = 128
-    dropout: Rate = 0.1
-    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
-    mixer: MixerConfig = SoftmaxConfig()
+    shared_stacks: bool = False
+    decoder_mixer: MixerConfig | None = None
+    decoder_mixers: tuple[MixerConfig, ...] = ()
+    cross_mixer: MixerConfig = SoftmaxConfig()
 
     def __post_init__(self) -> None:
-        if self.max_distance <= self.num_buckets // 2:
-            raise ValueError(
-                f"max_distance {self.max_distance} leaves nothing for the wide buckets; "
-                f"use more than {self.num_buckets // 2}, or fewer num_buckets"
+        super().__post_init__()
+        if self.decoder_mixer and self.decoder_mixers:
+            raise ValueError("decoder_mixer and decoder_mixers are both given; keep one of them")
+        for layer in self.decoder_core().layers:
+            needs = Needs(
+                kinds=frozenset({"causal"}),
+                bias=self.positions in ON_SCORES,
+                rotary=layer.rotary is not None,
+                window=layer.window is not None,
             )
-        check_mixer(self.mixer, NEEDS)
+            check_mixer(layer.mixer, needs, self.heads())
+        check_mixer(self.cross_mixer, Needs(kinds=frozenset({"all"}), cross=True), self.heads())
+        if self.shared_stacks and self.core().layers != self.decoder_core().layers:
+            raise ValueError("shared_stacks need equal layers in encoder and decoder")
 
-    def core(self) -> Core:
-        """The blocks of both stacks."""
-        heads = Heads(
-            hidden_size=self.hidden_size,
-            num_heads=self.num_heads,
-            head_size=self.head_size,
-            scale=1.0,
-            projection_bias=False,
-            dropout=self.dropout,
-        )
-        return Core(
-            heads=heads,
-            ffn_size=self.ffn_size,
-            activation="relu" if self.feed_forward == "relu" else "gated_gelu",
-            norm="rms_norm",
-            norm_eps=self.norm_eps,
-            normalised="before",
-            dropout=self.dropout,
-            mixer=self.mixer,
-        )
+    def heads(self) -> Heads:
+        """What mixers are told; T5's scores are not divided by sqrt(head_size)."""
+        return dataclasses.replace(super().heads(), scale=1.0)
+
+    def decoder_core(self) -> Core:
+        """The blocks of the decoder."""
+        mixers: Sequence[MixerConfig] = self.decoder_mixers
+        if not mixers:
+            mixers = (self.decoder_mixer,) if self.decoder_mixer else self.mixers or (self.mixer,)
+        core = self.core_of(mixers, self.num_decoder_layers or self.num_layers)
+        return dataclasses.replace(core, cross_mixer=self.cross_mixer)
 
 
-class T5Stack(nn.Module):
-    """Blocks with one relative bias for all of them, a final norm, and dropout at both ends."""
+class T5Stack(Stack):
+    """Blocks with one position bias for all of them, a final norm, and dropout at both ends."""
 
     def __init__(
-        self, config: EncoderDecoderConfig, block: type[Block], num_layers: int, *, both_sides: bool
+        self, config: EncoderDecoderConfig, core: Core, block: type[Block], name: StackName
     ) -> None:
         super().__init__()
-        self.mixer = config.mixer
-        self.layers = nn.ModuleList(block(config.core()) for _ in range(num_layers))
-        self.bias = RelativeBias(
-            config.num_heads,
-            both_sides=both_sides,
-            num_buckets=config.num_buckets,
-            max_distance=config.max_distance,
-        )
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.add_blocks(core, block, name, both_sides=name == "encoder")
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, hidden: Tensor, visibility: Visibility, memory: Memory | None = None
+        self,
+        hidden: Tensor,
+        view: View,
+        memory: Memory | None = None,
+        caches: Caches | None = None,
     ) -> Tensor:
         """Embedded tokens [B, T, D] to states [B, T, D]."""
-        length = hidden.shape[1]
-        view = View(visibility, length, length, hidden.device, self.bias(length, length))
-        view = prepared(self.mixer, view)
-        hidden = run_blocks(self.layers, self.dropout(hidden), view, memory)
-        return self.dropout(self.norm(hidden))
+        return self.dropout(self.run(self.dropout(hidden), view, memory, caches))
 
 
 class EncoderDecoder(nn.Module):
@@ -124,13 +120,15 @@ class EncoderDecoder(nn.Module):
         self.vocab_size = vocab_size
         self.padded_vocab = padded_vocab(vocab_size)
         self.words = nn.Embedding(self.padded_vocab, config.hidden_size)
-        self.encoder = T5Stack(config, Block, config.num_layers, both_sides=True)
-        decoder_layers = config.num_decoder_layers or config.num_layers
-        self.decoder = T5Stack(config, CrossBlock, decoder_layers, both_sides=False)
+        self.position = position_embedding_of(config, config.hidden_size)
+        self.encoder = T5Stack(config, config.core(), Block, "encoder")
+        self.decoder = T5Stack(config, config.decoder_core(), CrossBlock, "decoder")
         self.head = nn.Linear(config.hidden_size, self.padded_vocab, bias=False)
         initialise(self)
         if config.tied_head:
             self.head.weight = self.words.weight
+        if config.shared_stacks:
+            share_blocks(self.encoder, self.decoder)
 
     def forward(
         self,
@@ -146,8 +144,10 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, input_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """Ids and segments (0 = padding, documents from 1) [B, S] to states [B, S, D]."""
+        length = input_ids.shape[1]
         visible = Visibility("all", segment_ids, segment_ids)
-        return self.encoder(self.words(input_ids), visible)
+        view = View(visible, length, length, input_ids.device).located()
+        return self.encoder(self.embedded(input_ids, view), view)
 
     def decode(
         self,
@@ -155,13 +155,36 @@ class EncoderDecoder(nn.Module):
         decoder_segments: Tensor,
         encoded: Tensor,
         encoded_segments: Tensor,
+        caches: Caches | None = None,
     ) -> Tensor:
-        """Targets shifted right [B, T] to states [B, T, D]; segments see that of their number."""
-        queries, keys = decoder_input_ids.shape[1], encoded.shape[1]
-        across = Visibility("all", decoder_segments, encoded_segments)
-        view = prepared(self.config.mixer, View(across, queries, keys, encoded.device))
-        visible = Visibility("causal", decoder_segments, decoder_segments)
-        return self.decoder(self.words(decoder_input_ids), visible, Memory(encoded, view))
+        """Targets shifted right [B, T] to states [B, T, D]; segments see that of their number.
+
+        With `caches` the ids are the newest only; `decoder_segments` [B, K] are of all so far.
+        """
+        queries, keys = decoder_input_ids.shape[1], decoder_segments.shape[1]
+        own = decoder_segments[:, keys - queries :]
+        visible = Visibility("causal", own, decoder_segments)
+        view = View(visible, queries, keys, encoded.device, first_query=keys - queries).located()
+        across = View(
+            Visibility("all", own, encoded_segments),
+            queries,
+            encoded.shape[1],
+            encoded.device,
+            query_positions=view.query_positions,
+        )
+        memory = Memory(encoded, prepared(self.config.cross_mixer, across))
+        return self.decoder(self.embedded(decoder_input_ids, view), view, memory, caches)
+
+    def embedded(self, ids: Tensor, view: View) -> Tensor:
+        """Word embeddings [B, T, D], with positions where they are added here."""
+        words: Tensor = self.words(ids)
+        if self.position is not None:
+            words = words + self.position(view.query_positions).to(words.dtype)
+        return words
+
+    def new_caches(self) -> Caches:
+        """Empty caches for `decode`."""
+        return self.decoder.new_caches()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Decoder states [..., D] to logits [..., V], at least float32; tied: scaled by D^-1/2."""
@@ -171,26 +194,36 @@ class EncoderDecoder(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def share_blocks(encoder: Stack, decoder: Stack) -> None:
+    """Make the encoder's blocks, bias and norm those of the decoder, cross-attention excepted."""
+    for own, other in zip(encoder.layers, decoder.layers, strict=True):
+        for name in dict(own.named_children()):
+            setattr(own, name, getattr(other, name))
+    encoder.norm = decoder.norm
+
+
 @torch.no_grad()
 def initialise(network: EncoderDecoder) -> None:
     """T5's initial weights, D the hidden size, d that of a head, H heads.
 
     Queries N(0, 1/(D d)), keys and values N(0, 1/D), attention output N(0, 1/(H d)), embeddings
     N(0, 1), relative bias N(0, 1/D); feed-forward and an untied head: cut normal of variance
-    1/fan-in.
+    1/fan-in. Other dense layers of mixers N(0, 1/fan-in), biases zero.
     """
     config = network.config
     fan_in_normal_(network.head.weight)
     nn.init.normal_(network.words.weight)
     for part in network.modules():
         if isinstance(part, Mixer):
-            for name, child in part.named_children():
-                assert isinstance(child, nn.Linear), name
-                narrow = config.head_size if name == "query" else 1
-                nn.init.normal_(child.weight, std=(child.in_features * narrow) ** -0.5)
+            for name, child in part.named_modules():
+                if isinstance(child, nn.Linear):
+                    narrow = config.head_size if name == "query" else 1
+                    nn.init.normal_(child.weight, std=(child.in_features * narrow) ** -0.5)
         elif isinstance(part, FeedForward | GatedFeedForward):
             for child in part.children():
                 if isinstance(child, nn.Linear):
                     fan_in_normal_(child.weight)
         elif isinstance(part, RelativeBias):
             nn.init.normal_(part.table.weight, std=config.hidden_size**-0.5)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)

@@ -1,4 +1,4 @@
-"""What sits on an encoder: BERT's masked-language-model head, and its pooler with a classifier.
+"""What sits on an encoder: BERT's masked-language-model head, ELECTRA's, a pooler with a classifier.
 
 Logits are float32 whatever the encoder computes in.
 """
@@ -7,26 +7,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.data.example import Visibility
 from pipeline.models.encoder import Encoder, EncoderConfig, initialise
-from pipeline.models.layers import LayerNorm, padded_vocab
+from pipeline.models.layers import norm_of, padded_vocab
+from pipeline.models.shape import Shape
 
 
 class MaskedLanguageHead(nn.Module):
-    """Dense, GELU, LayerNorm, then the word embeddings as output matrix with a bias of its own."""
+    """Dense, GELU, norm, then the word embeddings as output matrix with a bias of its own."""
 
-    def __init__(self, config: EncoderConfig, words: nn.Embedding) -> None:
+    def __init__(self, shape: Shape, words: nn.Embedding, initial_std: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, config.norm_eps)
-        initialise(self, config.initial_std)
-        self.decoder = nn.Linear(config.hidden_size, words.num_embeddings)
+        size = words.embedding_dim
+        self.dense = nn.Linear(shape.hidden_size, size, bias=shape.biases)
+        self.norm = norm_of(shape.norm, size, shape.norm_eps, bias=shape.biases)
+        initialise(self, initial_std)
+        self.decoder = nn.Linear(size, words.num_embeddings)
         self.decoder.weight = words.weight
         nn.init.zeros_(self.decoder.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """States [..., D] to logits [..., V], at least float32."""
-        logits: Tensor = self.decoder(self.norm(F.gelu(self.dense(hidden))))
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return widened(self.decoder(self.norm(F.gelu(self.dense(hidden)))))
+
+
+def widened(logits: Tensor) -> Tensor:
+    """`logits` in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class MaskedLanguageModel(nn.Module):
@@ -38,7 +45,7 @@ class MaskedLanguageModel(nn.Module):
         self.vocab_size = vocab_size
         self.padded_vocab = padded_vocab(vocab_size)
         self.encoder = Encoder(config, vocab_size)
-        self.head = MaskedLanguageHead(config, self.encoder.embeddings.word)
+        self.head = MaskedLanguageHead(config, self.encoder.embeddings.word, config.initial_std)
 
     def forward(
         self,
@@ -46,13 +53,15 @@ class MaskedLanguageModel(nn.Module):
         segment_ids: Tensor,
         position_ids: Tensor,
         scored_positions: Tensor,
+        visibility: Visibility | None = None,
+        token_types: Tensor | None = None,
     ) -> Tensor:
         """Logits [B, P, V] of each row's `scored_positions` [B, P]; other inputs are [B, T].
 
         V is the vocabulary rounded up (`padded_vocab`). The head computes nothing for other
-        positions.
+        positions. `visibility` and `token_types` are as for the encoder.
         """
-        hidden = self.encoder(input_ids, segment_ids, position_ids)
+        hidden = self.encoder(input_ids, segment_ids, position_ids, visibility, token_types)
         return self.head(torch.take_along_dim(hidden, scored_positions[:, :, None], dim=1))
 
 
@@ -87,5 +96,49 @@ class SequenceClassifier(nn.Module):
     def forward(self, input_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Logits [B, num_labels], at least float32, of sequences [B, T] that begin with [CLS]."""
         hidden = self.encoder(input_ids, segment_ids, position_ids)
-        logits: Tensor = self.classifier(self.dropout(self.pooler(hidden)))
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return widened(self.classifier(self.dropout(self.pooler(hidden))))
+
+
+class ReplacedTokenHead(nn.Module):
+    """ELECTRA's discriminator head (Clark et al. 2020): dense, GELU, and one number per token.
+
+    As in the released code the second layer starts from Glorot's uniform, and a high logit means
+    "replaced".
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        initialise(self, config.initial_std)
+        self.score = nn.Linear(config.hidden_size, 1)
+        nn.init.xavier_uniform_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """States [..., D] to logits [...], at least float32."""
+        return widened(self.score(F.gelu(self.dense(hidden)))[..., 0])
+
+
+class ReplacedTokenDetector(nn.Module):
+    """An encoder and the head that tells replaced tokens: ELECTRA's discriminator."""
+
+    def __init__(self, config: EncoderConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.padded_vocab = padded_vocab(vocab_size)
+        self.encoder = Encoder(config, vocab_size)
+        self.detector = ReplacedTokenHead(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        position_ids: Tensor,
+        visibility: Visibility | None = None,
+        token_types: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, T], at least float32, of inputs [B, T]: high where a token was replaced."""
+        hidden = self.encoder(input_ids, segment_ids, position_ids, visibility, token_types)
+        logits: Tensor = self.detector(hidden)
+        return logits

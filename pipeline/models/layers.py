@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Activation = Literal["gelu", "relu", "gated_gelu"]
+Activation = Literal["gelu", "relu", "geglu", "geglu_exact"]
 NormKind = Literal["layer_norm", "rms_norm"]
 
 TRUNCATED_AT = 2.0  # standard deviations, as in TensorFlow's truncated normal
@@ -33,14 +33,15 @@ def padded_vocab(vocab_size: int) -> int:
 class LayerNorm(nn.Module):
     """Layer normalisation (Ba et al. 2016) over the last axis."""
 
-    def __init__(self, size: int, eps: float) -> None:
+    def __init__(self, size: int, eps: float, *, bias: bool = True) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(size))
-        self.bias = nn.Parameter(torch.zeros(size))
+        self.bias = nn.Parameter(torch.zeros(size)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        weight = self.weight.to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.layer_norm(x, weight.shape, weight, bias, self.eps).to(x.dtype)
 
 
@@ -57,10 +58,9 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, weight.shape, weight, self.eps).to(x.dtype)
 
 
-NORMS: dict[NormKind, type[LayerNorm] | type[RMSNorm]] = {
-    "layer_norm": LayerNorm,
-    "rms_norm": RMSNorm,
-}
+def norm_of(kind: NormKind, size: int, eps: float, *, bias: bool) -> nn.Module:
+    """The norm that `kind` names; only layer norms can have a `bias`."""
+    return LayerNorm(size, eps, bias=bias) if kind == "layer_norm" else RMSNorm(size, eps)
 
 
 class FeedForward(nn.Module):
@@ -81,40 +81,30 @@ class FeedForward(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """GEGLU (Shazeer 2020): a second dense layer gated by the tanh form of GELU, as in T5 1.1."""
+    """GEGLU (Shazeer 2020): a second dense layer gated by GELU, whose tanh form is T5 1.1's."""
 
-    def __init__(self, hidden_size: int, ffn_size: int, *, bias: bool, dropout: float) -> None:
+    def __init__(
+        self, hidden_size: int, ffn_size: int, activation: Activation, *, bias: bool, dropout: float
+    ) -> None:
         super().__init__()
+        assert activation in ("geglu", "geglu_exact"), activation
         self.gate = nn.Linear(hidden_size, ffn_size, bias=bias)
         self.up = nn.Linear(hidden_size, ffn_size, bias=bias)
         self.down = nn.Linear(ffn_size, hidden_size, bias=bias)
-        self.activation = partial(F.gelu, approximate="tanh")
+        form = "tanh" if activation == "geglu" else "none"
+        self.activation = partial(F.gelu, approximate=form)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.dropout(self.activation(self.gate(x)) * self.up(x)))
 
 
-class Embeddings(nn.Module):
-    """BERT's input: word + learned position + token type, normalised, with dropout.
-
-    Token types exist for compatibility; every token has type 0.
-    """
-
-    def __init__(
-        self, vocab: int, hidden_size: int, max_length: int, *, norm_eps: float, dropout: float
-    ) -> None:
-        super().__init__()
-        self.word = nn.Embedding(vocab, hidden_size)
-        self.position = nn.Embedding(max_length, hidden_size)
-        self.token_type = nn.Embedding(2, hidden_size)
-        self.norm = LayerNorm(hidden_size, norm_eps)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-        """Ids and positions [B, T] to states [B, T, D]."""
-        summed = self.word(input_ids) + self.position(position_ids) + self.token_type.weight[0]
-        return self.dropout(self.norm(summed))
+def feed_forward_of(
+    activation: Activation, hidden_size: int, ffn_size: int, *, bias: bool, dropout: float
+) -> nn.Module:
+    """The feed-forward sub-layer with this activation."""
+    kind = FeedForward if activation in ("gelu", "relu") else GatedFeedForward
+    return kind(hidden_size, ffn_size, activation, bias=bias, dropout=dropout)
 
 
 @torch.no_grad()

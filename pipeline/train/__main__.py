@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from pipeline import files
-from pipeline.config import UserError, build_from
+from pipeline.config import ConfigError, UserError, build_from
 from pipeline.data.loader import check_shares
+from pipeline.models.transformer import recompute
 from pipeline.runtime import (
     EXIT_PREEMPTED,
     Ranks,
@@ -29,7 +30,7 @@ from pipeline.runtime import (
 from pipeline.stages import stage_class
 from pipeline.track.tracker import Journal
 from pipeline.train.device import device_of, resolve_precision
-from pipeline.train.engine import Engine
+from pipeline.train.engine import Engine, load_buffers
 from pipeline.train.engine_deepspeed import DeepSpeedEngine, leave_distributed, start_distributed
 from pipeline.train.engine_torch import TorchEngine
 from pipeline.train.loop import Job, Preempted, fit
@@ -44,10 +45,13 @@ def run(description: Mapping[str, Any], ranks: Ranks, stop: StopRequest) -> None
     device = device_of(ranks)
     trainable: Trainable = stage.trainable(inputs)
     settings = trainable.settings
+    if words := settings.schedule.why_not(trainable.steps):
+        raise ConfigError([f"train.schedule: {words}"])
     check_shares(
         batch=settings.batch, micro_batch=settings.micro_batch, world_size=ranks.world_size
     )
     start_distributed(device)
+    recompute(trainable.objective, settings.recompute_blocks)
     engine = engine_of(trainable, ranks, device)
     journal = Journal(out / "journal.jsonl") if ranks.rank == 0 else None
     if journal:
@@ -91,6 +95,7 @@ def hand_on(fresh: Trainable, weights: Mapping[str, torch.Tensor], folder: Path)
     for name, parameter in fresh.objective.named_parameters():
         if parameter.requires_grad:
             parameter.copy_(weights[f"weight/{name}"])
+    load_buffers(fresh.objective, weights)
     fresh.objective.eval()
     fresh.save(folder)
 

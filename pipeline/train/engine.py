@@ -22,7 +22,7 @@ HostBatch = Mapping[str, np.ndarray]
 
 @dataclass
 class EngineState:
-    """Training state by parameter name, in float32 on the CPU: `weight/NAME`, `exp_avg/NAME`, ..."""
+    """Training state on the CPU: float32 `weight/NAME`, `exp_avg/NAME`, ... and `buffer/NAME` as it is."""
 
     tensors: dict[str, Tensor]
     optimizer_step: int
@@ -107,3 +107,22 @@ def accumulate(sums: dict[str, Tensor], new: Mapping[str, Any]) -> None:
     """Add detached sums of one more micro-batch."""
     for name, value in new.items():
         sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+
+
+def buffers_of(objective: Objective) -> dict[str, Tensor]:
+    """The buffers that belong to an objective's state, such as keyed draws of its mixers, by name."""
+    parameters = {name for name, _ in objective.named_parameters(remove_duplicate=False)}
+    return {n: buffer for n, buffer in objective.state_dict().items() if n not in parameters}
+
+
+def saved_buffers(objective: Objective) -> dict[str, Tensor]:
+    """`buffers_of`, as they stand in an `EngineState`."""
+    buffers = buffers_of(objective)
+    return {f"buffer/{name}": value.detach().cpu().clone() for name, value in buffers.items()}
+
+
+@torch.no_grad()
+def load_buffers(objective: Objective, tensors: Mapping[str, Tensor]) -> None:
+    """Restore what `saved_buffers` gave."""
+    for name, buffer in buffers_of(objective).items():
+        buffer.copy_(tensors[f"buffer/{name}"])

@@ -27,8 +27,10 @@ from pipeline.train.engine import (
     HostBatch,
     StepResult,
     accumulate,
+    load_buffers,
     on_device,
     reduce_sum,
+    saved_buffers,
     seed_dropout,
     total_loss,
     world_size,
@@ -145,7 +147,7 @@ class DeepSpeedEngine:
 
     def state(self) -> EngineState:
         """Gather weights and moments by name; a state before the first step has zero moments."""
-        tensors: dict[str, Tensor] = {}
+        tensors = saved_buffers(self.objective)
         for name, parameter in self.parameters.items():
             tensors[f"weight/{name}"] = self._whole(parameter, None)
             for key in MOMENTS:
@@ -156,6 +158,7 @@ class DeepSpeedEngine:
     @torch.no_grad()
     def load(self, state: EngineState) -> None:
         """Scatter weights and moments to where this world size and ZeRO stage keep them."""
+        load_buffers(self.objective, state.tensors)
         self._create_moments(state.optimizer_step)
         for name, parameter in self.parameters.items():
             weight = state.tensors[f"weight/{name}"].to(self.device)

@@ -11,8 +11,10 @@ from pipeline.train.engine import (
     HostBatch,
     StepResult,
     accumulate,
+    load_buffers,
     on_device,
     reduce_sum,
+    saved_buffers,
     seed_dropout,
     total_loss,
 )
@@ -64,8 +66,8 @@ class TorchEngine:
         return dict(self.objective(on_device(batch, self.device)))
 
     def state(self) -> EngineState:
-        """Weights and moments by name."""
-        tensors: dict[str, Tensor] = {}
+        """Weights, moments and buffers by name."""
+        tensors = saved_buffers(self.objective)
         optimizer_step = 0
         for name, parameter in self.parameters.items():
             tensors[f"weight/{name}"] = parameter.detach().cpu().clone()
@@ -78,7 +80,8 @@ class TorchEngine:
 
     @torch.no_grad()
     def load(self, state: EngineState) -> None:
-        """Restore weights and moments."""
+        """Restore weights, moments and buffers."""
+        load_buffers(self.objective, state.tensors)
         for name, parameter in self.parameters.items():
             parameter.copy_(state.tensors[f"weight/{name}"])
             moments = moments_of(state, name)

@@ -57,7 +57,7 @@ def fit(job: Job) -> None:
             if step > start:  # else the state is that of the checkpoint it came from
                 save(job, step)
             raise Preempted
-        job.trainable.objective.at_step(step)
+        job.trainable.objective.train().at_step(step)  # draws are for what trains
         lr = settings.optimizer.lr * settings.schedule.share(step, steps)
         result = job.engine.step(micro_batches, counts, lr, settings.seed * 1_000_003 + step)
         done = step + 1

@@ -14,7 +14,8 @@ from pipeline.data.loader import why_not_shared
 from pipeline.data.order import Order
 from pipeline.flow.stage import Conflict
 from pipeline.objectives.objective import Objective
-from pipeline.train.optim import AdamWConfig, ScheduleConfig
+from pipeline.train.optim import AdamWConfig
+from pipeline.train.schedule import Linear, ScheduleConfig
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 Seed = Annotated[
@@ -78,14 +79,15 @@ class TrainSettings:
     A step takes `batch` rows over all ranks, `micro_batch` at a time on each. `clip_norm` bounds the
     norm of the gradient. `precision` auto is bf16 where the hardware has it. `log_every`,
     `evaluate_every` and `checkpoint_every` are steps; `evaluate_rows` is how many held-out rows are
-    used, `keep_checkpoints` how many of the newest checkpoints stay.
+    used, `keep_checkpoints` how many of the newest checkpoints stay. `recompute_blocks` saves memory:
+    only every so many blocks keep their activations, the rest are computed again for the gradient.
     """
 
     batch: AtLeastOne = 32
     micro_batch: AtLeastOne = 8
     seed: Seed = 0
     optimizer: AdamWConfig = Field(default_factory=AdamWConfig)
-    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    schedule: ScheduleConfig = Field(default_factory=Linear)
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     precision: Precision = "auto"
     engine: Annotated[DeepSpeedConfig | TorchConfig, Field(discriminator="type")] = Field(
@@ -96,6 +98,7 @@ class TrainSettings:
     evaluate_rows: AtLeastOne = 256
     checkpoint_every: AtLeastOne = 500
     keep_checkpoints: AtLeastOne = 2
+    recompute_blocks: AtLeastOne | None = None
 
     def __post_init__(self) -> None:
         if self.batch % self.micro_batch:

@@ -98,7 +98,8 @@ def test_evaluation_runs_the_successor_whatever_was_drawn(predecessor, batch):
 def test_every_draw_is_the_chain_composed_by_hand(predecessor, batch):
     objective = objective_of(predecessor).train()
     scramble(objective)
-    encoder, view = predecessor.encoder, view_of(batch["segment_ids"])
+    encoder = predecessor.encoder
+    views = encoder.core.views(view_of(batch["segment_ids"]))
     for replaced in itertools.product((False, True), repeat=3):
         draw(objective, replaced)
         hidden = encoder.embeddings(batch["input_ids"], batch["position_ids"])
@@ -107,7 +108,7 @@ def test_every_draw_is_the_chain_composed_by_hand(predecessor, batch):
             successor = objective.replaceable[index].successor
             chain = [successor] if choice else encoder.layers[2 * index : 2 * index + 2]
             for block in chain:
-                hidden, _ = block(hidden, view)
+                hidden, _ = block(hidden, views)
                 executed += 1
         expected = predecessor.classifier(predecessor.pooler(hidden))
         assert torch.equal(logits_of(objective.network, batch), expected)

@@ -8,9 +8,16 @@ import torch
 from pipeline import files
 from pipeline.config import DataError
 from pipeline.models.artifact import load_model, save_model, ties_of
+from pipeline.models.decoder import DecoderConfig, LanguageModel
 from pipeline.models.encoder import EncoderConfig
 from pipeline.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from pipeline.models.heads import MaskedLanguageModel, SequenceClassifier
+from pipeline.models.heads import (
+    MaskedLanguageModel,
+    ReplacedTokenDetector,
+    SequenceClassifier,
+)
+from pipeline.models.mixers import PerformerConfig
+from pipeline.models.tta import LanguageAutoencoder, TtaConfig
 from pipeline.tokenizer import load_vocabulary
 
 BERT = EncoderConfig(num_layers=2, hidden_size=16, num_heads=2, ffn_size=32, max_length=12)
@@ -18,11 +25,19 @@ T5 = EncoderDecoderConfig(num_layers=2, hidden_size=16, num_heads=2, head_size=6
 T5_UNTIED = EncoderDecoderConfig(
     num_layers=1, hidden_size=16, num_heads=2, ffn_size=32, feed_forward="geglu", tied_head=False
 )
+SHAPE = {"num_layers": 2, "hidden_size": 16, "num_heads": 2, "ffn_size": 32, "max_length": 12}
+T5_SHARED = EncoderDecoderConfig(
+    **SHAPE, shared_stacks=True, positions="none", mixers=(PerformerConfig(num_features=8),)
+)
 BUILD = {
     "masked_language_model": lambda vocab: MaskedLanguageModel(BERT, vocab),
     "sequence_classifier": lambda vocab: SequenceClassifier(BERT, vocab, 5),
+    "replaced_token_detector": lambda vocab: ReplacedTokenDetector(BERT, vocab),
     "encoder_decoder": lambda vocab: EncoderDecoder(T5, vocab),
     "encoder_decoder, untied": lambda vocab: EncoderDecoder(T5_UNTIED, vocab),
+    "encoder_decoder, shared": lambda vocab: EncoderDecoder(T5_SHARED, vocab),
+    "language_model": lambda vocab: LanguageModel(DecoderConfig(**SHAPE), vocab),
+    "language_autoencoder": lambda vocab: LanguageAutoencoder(TtaConfig(**SHAPE), vocab),
 }
 
 
@@ -31,7 +46,7 @@ def logits_of(network):
     ones, positions = torch.ones_like(ids), torch.arange(10).expand(2, 10)
     if isinstance(network, EncoderDecoder):
         return network(ids, ones, ids, ones)
-    if isinstance(network, SequenceClassifier):
+    if not isinstance(network, MaskedLanguageModel):
         return network(ids, ones, positions)
     return network(ids, ones, positions, positions)
 

@@ -1,5 +1,6 @@
 """Parity with transformers on random weights, and the exported tokenizer."""
 
+import dataclasses
 import io
 import json
 
@@ -12,16 +13,13 @@ import transformers
 from real_text import documents
 
 from pipeline.config import DataError
+from pipeline.models.decoder import DecoderConfig, LanguageModel
 from pipeline.models.encoder import EncoderConfig
 from pipeline.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from pipeline.models.heads import MaskedLanguageModel, SequenceClassifier
-from pipeline.models.hub import (
-    compare_logits,
-    export_folder,
-    hub_config,
-    loaded_model,
-    verify_folder,
-)
+from pipeline.models.heads import MaskedLanguageModel, ReplacedTokenDetector, SequenceClassifier
+from pipeline.models.hub.catalogue import family_for, settings_for
+from pipeline.models.hub.folder import export_folder, loaded_model
+from pipeline.models.hub.verify import compare_outputs, verify_folder
 from pipeline.models.tokenizer_json import merges_of
 from pipeline.tokenizer import SPECIAL_PIECES, Vocabulary, imported
 
@@ -36,12 +34,44 @@ BERT = EncoderConfig(num_layers=3, hidden_size=48, num_heads=4, ffn_size=96, max
 T5 = {"num_layers": 2, "num_decoder_layers": 3, "hidden_size": 48, "num_heads": 3, "ffn_size": 80}
 T5_1_0 = EncoderDecoderConfig(**T5, head_size=8)
 T5_1_1 = EncoderDecoderConfig(**T5, head_size=8, feed_forward="geglu", tied_head=False)
+ELECTRA = dataclasses.replace(BERT, embedding_size=20)
+MODERN = EncoderConfig(
+    num_layers=5,
+    hidden_size=48,
+    num_heads=4,
+    ffn_size=64,
+    feed_forward="geglu_exact",
+    biases=False,
+    normalised="before",
+    first_norm=False,
+    max_length=64,
+    positions="rotary",
+    rotary_base=900.0,
+    local_rotary_base=30.0,
+    window=3,
+    global_every=2,
+    token_types=0,
+    dropout=0.0,
+)
+SHARED = {"num_decoder_layers": 2, "shared_stacks": True}
+DECODER = DecoderConfig(num_layers=1, hidden_size=8, num_heads=2, ffn_size=8, max_length=9)
 BUILD = {
     "BertForMaskedLM": lambda size: MaskedLanguageModel(BERT, size),
     "BertForSequenceClassification": lambda size: SequenceClassifier(BERT, size, 3),
+    "ElectraForMaskedLM": lambda size: MaskedLanguageModel(ELECTRA, size),
+    "ElectraForPreTraining": lambda size: ReplacedTokenDetector(ELECTRA, size),
+    "ElectraForPreTraining of one size": lambda size: ReplacedTokenDetector(BERT, size),
+    "ModernBertForMaskedLM": lambda size: MaskedLanguageModel(MODERN, size),
+    "RobertaForMaskedLM": lambda size: MaskedLanguageModel(BERT, size),
+    "RobertaForSequenceClassification": lambda size: SequenceClassifier(BERT, size, 3),
     "T5ForConditionalGeneration": lambda size: EncoderDecoder(T5_1_0, size),
     "T5ForConditionalGeneration 1.1": lambda size: EncoderDecoder(T5_1_1, size),
 }
+
+
+def family_of(name):
+    """RoBERTa has to be asked for, as every BERT is one."""
+    return "roberta" if name.startswith("Roberta") else None
 
 
 def perturbed(network):
@@ -57,7 +87,7 @@ def perturbed(network):
 def test_transformers_computes_the_same(name, vocabulary, tmp_path):
     network = perturbed(BUILD[name](vocabulary.size))
     labels = ["a", "b", "c"] if "Classification" in name else ()
-    export_folder(network, vocabulary, tmp_path, labels)
+    export_folder(network, vocabulary, tmp_path, labels, family_of(name))
     found = verify_folder(network, vocabulary, tmp_path, TEXTS)
     assert found["architecture"] == name.split()[0]
     assert 0 <= found["max_abs_difference"] <= 1e-5
@@ -72,18 +102,18 @@ def test_transformers_computes_the_same(name, vocabulary, tmp_path):
 @pytest.mark.parametrize("name", BUILD)
 def test_a_change_of_any_weight_is_noticed(name, vocabulary, tmp_path):
     network = perturbed(BUILD[name](vocabulary.size)).eval()
-    export_folder(network, vocabulary, tmp_path)
-    theirs = loaded_model(network, tmp_path)
+    export_folder(network, vocabulary, tmp_path, (), family_of(name))
+    theirs = loaded_model(tmp_path)
     rows = [np.arange(10, 30), np.arange(50, 63)]
     for weight, parameter in network.named_parameters():
         before = parameter.detach().clone()
         with torch.no_grad():
             parameter += 0.3 * torch.randn_like(parameter)
-            difference, _ = compare_logits(network, theirs, rows)
+            difference, _ = compare_outputs(network, theirs, rows, vocabulary.pad)
             parameter.copy_(before)
         # a bias of keys moves all scores of a query alike, which softmax does not see
         assert (difference > 1e-4) != weight.endswith("mixer.key.bias"), weight
-    assert compare_logits(network, theirs, rows)[0] <= 1e-5
+    assert compare_outputs(network, theirs, rows, vocabulary.pad)[0] <= 1e-5
 
 
 def test_every_weight_has_one_name_in_transformers(vocabulary, tmp_path):
@@ -203,10 +233,46 @@ def test_merges_are_in_the_order_of_their_scores():
     ]
 
 
-def test_what_transformers_cannot_express_is_refused():
+def refused(network, vocabulary):
+    return settings_for(network, vocabulary, family_for(network))
+
+
+def test_what_transformers_cannot_express_is_refused(vocabulary):
     shape = EncoderConfig(num_layers=1, hidden_size=8, num_heads=2, head_size=3, ffn_size=8)
     with pytest.raises(DataError, match="2 heads of 3 are not hidden_size 8"):
-        hub_config(MaskedLanguageModel(shape, 100))
+        refused(MaskedLanguageModel(shape, 100), vocabulary)
     shape = EncoderDecoderConfig(**T5, mixer={"type": "softmax", "dropout": 0.3})
     with pytest.raises(DataError, match=r"has one dropout rate, this network has \[0.1, 0.3\]"):
-        hub_config(EncoderDecoder(shape, 100))
+        refused(EncoderDecoder(shape, 100), vocabulary)
+    for changes, words in (
+        (
+            {"mixer": "linear"},
+            "mixer: .*'linear'.* has no place in the classes of transformers for bert",
+        ),
+        ({"norm": "rms_norm"}, "norm: 'rms_norm' has no place"),
+        ({"positions": "alibi"}, "positions: 'alibi' has no place"),
+        ({"token_types": 0}, "token_types: 0 has no place"),
+        ({"window": 5}, r"window: \[5, 5, 5\] has no place"),
+        ({"positions": "rotary"}, "classes of transformers for modernbert"),
+    ):
+        network = MaskedLanguageModel(dataclasses.replace(BERT, **changes), 100)
+        with pytest.raises(DataError, match=words):
+            refused(network, vocabulary)
+    with pytest.raises(DataError, match="electra in transformers has no class for a SequenceCl"):
+        refused(SequenceClassifier(ELECTRA, 100, 2), vocabulary)
+    with pytest.raises(DataError, match="shared_stacks: True has no place"):
+        refused(EncoderDecoder(EncoderDecoderConfig(**T5 | SHARED), 100), vocabulary)
+    with pytest.raises(DataError, match="a model of type decoder has no class"):
+        refused(LanguageModel(DECODER, 100), vocabulary)
+
+
+@pytest.mark.parametrize("name", ["RobertaForMaskedLM", "RobertaForSequenceClassification"])
+def test_positions_of_roberta_begin_above_padding(name, vocabulary, tmp_path):
+    network = perturbed(BUILD[name](vocabulary.size))
+    export_folder(network, vocabulary, tmp_path, (), "roberta")
+    table = loaded_model(tmp_path).roberta.embeddings.position_embeddings.weight
+    assert torch.equal(table[1:], network.encoder.embeddings.position.weight)
+    assert not table[0].any()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    one, other = (ids.tolist() for ids in vocabulary.encode(["one", "other"]))
+    assert tokenizer("one", "other")["input_ids"] == [3, *one, 4, 4, *other, 4]

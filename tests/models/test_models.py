@@ -270,16 +270,18 @@ def test_shapes_that_cannot_work_are_refused_with_alternatives():
 def test_a_mixer_is_refused_for_each_thing_it_cannot_do():
     class Plain(Mixer):
         honours = EVERY_KIND - {"except_self"}
-        takes_bias = takes_segments = takes_cross = False
+        takes_bias = takes_segments = takes_cross = takes_rotary = takes_window = False
 
     some = Needs(kinds=frozenset({"all", "causal"}), segments=False)
     assert refusals(Plain, some) == []
-    every = Needs(kinds=EVERY_KIND, bias=True, segments=True, cross=True)
+    every = Needs(kinds=EVERY_KIND, bias=True, segments=True, cross=True, rotary=True, window=True)
     assert refusals(Plain, every) == [
         "cannot honour 'except_self' visibility",
         "has no place for a position bias on scores",
         "cannot keep padding and packed documents apart",
         "cannot attend from one sequence to another",
+        "has no queries and keys that rotary positions turn",
+        "cannot be limited to a window",
     ]
 
 

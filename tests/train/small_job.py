@@ -14,7 +14,7 @@ MODELS = {
         "ffn_size": 64,
         "max_length": 32,
     },
-    "span_corruption": {
+    "denoising": {
         "type": "encoder_decoder",
         "num_layers": 2,
         "hidden_size": 32,

@@ -34,7 +34,7 @@ def assert_close(one, other, relative):
             )
 
 
-@pytest.mark.parametrize("objective", ["mlm", "span_corruption"])
+@pytest.mark.parametrize("objective", ["mlm", "denoising"])
 def test_deepspeed_equals_plain_torch(trained, objective):
     plain = trained(objective=objective, engine=TORCH)
     assert_close(plain, trained(objective=objective), 1e-5)
@@ -57,6 +57,13 @@ def test_two_accumulation_steps_of_four_equal_one_of_eight(trained):
 def test_zero_stages_agree(trained, stage):
     plain = trained(objective="mlm", engine=TORCH)
     assert_close(plain, trained(objective="mlm", engine=deepspeed(stage), processes=2), 1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_recomputed_blocks_give_the_same_training(trained, stage):
+    kept = trained(objective="mlm", dropout=0.1, engine=deepspeed(stage))
+    again = trained(objective="mlm", dropout=0.1, engine=deepspeed(stage), recompute_blocks=1)
+    assert again == kept
 
 
 def test_bf16_stays_near_float32(trained):

@@ -4,7 +4,6 @@ import pytest
 
 from pipeline.config import ConfigError, build_from
 from pipeline.runtime import key_of
-from pipeline.train.combinations import table, why_not
 from pipeline.train.engine_deepspeed import deepspeed_config
 from pipeline.train.run import TrainSettings
 
@@ -61,13 +60,3 @@ def test_native_block_lies_over_generated_values():
     assert made["zero_optimization"]["stage"] == 1
     assert made["gradient_accumulation_steps"] * made["train_micro_batch_size_per_gpu"] * 2 == 32
     assert made["bf16"] == {"enabled": True}
-
-
-def test_every_combination_is_allowed_or_refused_with_a_way_out():
-    rows = table()
-    assert {(row[0], row[1]) for row in rows if not row[3]} == {
-        ("mlm", "encoder"),
-        ("span_corruption", "encoder_decoder"),
-    }
-    assert all("allowed: model.type" in row[3] for row in rows if row[3])
-    assert "objective.type mlm" in why_not("span_corruption", "encoder")
