@@ -10,6 +10,7 @@ CATALOGUE = {
     "tokens": "data_prep.tokens:Tokens",
     "corpus_export": "data_prep.corpus_export:CorpusExport",
     "task": "data_prep.task:Task",
+    "import": "pipeline.stages.model_import:Import",
     "pretrain": "pipeline.stages.pretrain:Pretrain",
     "finetune": "pipeline.stages.finetune:Finetune",
     "theseus": "pipeline.stages.theseus:Theseus",

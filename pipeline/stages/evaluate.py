@@ -64,6 +64,9 @@ class Evaluate:
     def conflicts(self, stages: Mapping[str, Any], _processes: int) -> Iterator[Conflict]:
         """Language models that were trained, and judged before training, on other rows."""
         for name in self.language_models:
+            if not hasattr(stages[name], "objective"):
+                words = f"stage {name!r} was not trained here, so there are no losses to compare"
+                yield ("language_models",), f"{words}; name stages of kind pretrain"
             own = getattr(stages[name], "tokens", self.tokens)
             if own != self.tokens:
                 words = f"stage {name!r} was trained on {own!r}; judge it on the same rows"

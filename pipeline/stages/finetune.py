@@ -13,7 +13,7 @@ from pipeline.evaluate.task import LabelledSource, load_task, steps_of
 from pipeline.flow.stage import Artifact, Claim, Conflict, Reads, Work
 from pipeline.models.artifact import load_model, save_model
 from pipeline.models.encoder import EncoderConfig
-from pipeline.models.heads import MaskedLanguageModel, SequenceClassifier
+from pipeline.models.heads import MaskedLanguageModel, ReplacedTokenDetector, SequenceClassifier
 from pipeline.objectives.classification import Classification
 from pipeline.runtime import key_of
 from pipeline.tokenizer import load_vocabulary
@@ -56,7 +56,7 @@ class Finetune:
         """Network, data and objective, the same on every rank."""
         folder = inputs[self.model] / "model"
         pretrained, _ = load_model(folder)
-        if not isinstance(pretrained, MaskedLanguageModel):
+        if not isinstance(pretrained, MaskedLanguageModel | ReplacedTokenDetector):
             raise ConfigError([f"model: {self._no_encoder()}"])
         check_length(self.max_length, pretrained.config.max_length, self.model)
         task = load_task(inputs[self.task])
@@ -92,7 +92,10 @@ class Finetune:
 
 
 def classifier_of(
-    pretrained: MaskedLanguageModel, num_labels: int, *, dropout: float | None = None
+    pretrained: MaskedLanguageModel | ReplacedTokenDetector,
+    num_labels: int,
+    *,
+    dropout: float | None = None,
 ) -> SequenceClassifier:
     """The encoder of `pretrained` under a pooler and classifier from torch's generator."""
     shape = pretrained.config

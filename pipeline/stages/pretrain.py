@@ -15,11 +15,10 @@ from pipeline.data.mixture import MixedOrder, MixtureConfig, strangers
 from pipeline.data.shards import TokenRows
 from pipeline.flow.stage import Artifact, Claim, Conflict, Reads, Work
 from pipeline.models import ModelConfig
-from pipeline.models.artifact import save_model
-from pipeline.models.encoder import EncoderConfig
+from pipeline.models.artifact import language_network, save_model
 from pipeline.objectives import ObjectiveConfig
 from pipeline.runtime import key_of
-from pipeline.train.combinations import language_network, why_not
+from pipeline.train.combinations import why_not
 from pipeline.train.run import AtLeastOne, Trainable, TrainSettings
 
 
@@ -44,7 +43,7 @@ class Pretrain:
     train: TrainSettings = Field(default_factory=TrainSettings)
 
     def __post_init__(self) -> None:
-        if reason := why_not(self.objective.type, self.model.type):
+        if reason := why_not(self.objective, self.model):
             raise ValueError(reason)
 
     def sources(self) -> Sequence[Path]:
@@ -77,13 +76,15 @@ class Pretrain:
         )
 
     def conflicts(self, stages: Mapping[str, Any], processes: int) -> Iterator[Conflict]:
-        """Rows too long for the model, unknown sources, batches that cannot be shared out."""
+        """Rows too long, unknown sources, a warm-up without end, batches that cannot be shared out."""
         if words := self._too_long(stages[self.tokens].row_length):
             yield ("model", "max_length"), words
         if self.mixture is not None:
             corpus = stages[stages[self.tokens].corpus]
             if words := strangers(self.mixture, [source.name for source in corpus.inputs]):
                 yield ("mixture",), words
+        if words := self.train.schedule.why_not(self.steps):
+            yield ("train", "schedule"), words
         yield from self.train.conflicts(processes)
 
     def shape(self, _stages: Mapping[str, Any]) -> Any:
@@ -98,7 +99,7 @@ class Pretrain:
     def _too_long(self, row_length: int) -> str:
         """Why rows of `row_length` do not fit into the model, "" if they do."""
         needed = self.objective.sequence_length(row_length)
-        if not isinstance(self.model, EncoderConfig) or needed <= self.model.max_length:
+        if self.model.max_length is None or needed <= self.model.max_length:
             return ""
         return (
             f"rows of {row_length} tokens make sequences of {needed}, but model.max_length is "

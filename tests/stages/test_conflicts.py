@@ -73,11 +73,20 @@ def told(*overrides: str) -> list[str]:
             ],
         ),
         (
-            (f"stages.pretrain.model={T5}", "stages.pretrain.objective.type=span_corruption"),
+            (f"stages.pretrain.model={T5}", "stages.pretrain.objective.type=denoising"),
             [
                 (
                     "stages.finetune.model: stage 'pretrain' makes no encoder; finetune needs one "
                     "with model.type encoder"
+                )
+            ],
+        ),
+        (
+            ("stages.pretrain.train.schedule.warmup_steps=250",),
+            [
+                (
+                    "stages.pretrain.train.schedule: warmup_steps 250 is not less than the 250 steps of "
+                    "the run, so the peak is never left; use fewer, about 25"
                 )
             ],
         ),
