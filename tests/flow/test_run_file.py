@@ -135,7 +135,7 @@ def test_overrides_reach_stages_and_their_matrix(tmp_path: Path) -> None:
             "stages:\n  a: {kind: wirte, text: a}",
             [
                 (
-                    'study.yaml:2: stages.a.kind: got "wirte"; allowed: write, count, broken, compare, '
+                    'study.yaml:2: stages.a.kind: got "wirte"; allowed: write, count, broken, deadly, compare, '
                     "overview; did you mean 'write'?"
                 )
             ],
@@ -144,7 +144,7 @@ def test_overrides_reach_stages_and_their_matrix(tmp_path: Path) -> None:
             "stages:\n  a: {text: a}\n  b: 3\n  c d: {kind: write, text: a}",
             [
                 (
-                    "study.yaml:2: stages.a: needs the key 'kind'; allowed: write, count, broken, "
+                    "study.yaml:2: stages.a: needs the key 'kind'; allowed: write, count, broken, deadly, "
                     "compare, overview"
                 ),
                 "study.yaml:3: stages.b: got 3; allowed: keys and values",
@@ -288,7 +288,7 @@ def test_overrides_reach_stages_and_their_matrix(tmp_path: Path) -> None:
                     "store, ray, launch, tracking"
                 ),
                 (
-                    'study.yaml:6: stages.b.kind: got "x"; allowed: write, count, broken, compare, '
+                    'study.yaml:6: stages.b.kind: got "x"; allowed: write, count, broken, deadly, compare, '
                     "overview"
                 ),
             ],
