@@ -20,11 +20,19 @@ ROOT = Path(__file__).parent.parent
 QUICKSTART, T5 = ROOT / "configs/runs/quickstart.yaml", ROOT / "configs/runs/quickstart-t5.yaml"
 STEPS = 14
 SHORT = {
-    "pretrain": {"steps": STEPS, "train": {"batch": 8, "micro_batch": 4, "checkpoint_every": 4}},
+    "pretrain": {
+        "steps": STEPS,
+        "train": {
+            "batch": 8,
+            "micro_batch": 4,
+            "checkpoint_every": 4,
+            "schedule": {"warmup_steps": 10},
+        },
+    },
     "finetune": {"epochs": 0.7, "train": {"schedule": {"warmup_steps": 10}}},
     "compress": {"schedule": {"replacing_epochs": 0.1}, "successor_epochs": 0.05},
     "evaluate": {"sentences": 10, "rounds": 1},
-    "pretrain-t5": {"steps": 4},
+    "pretrain-t5": {"steps": 4, "train": {"schedule": {"warmup_steps": 2}}},
 }
 
 
