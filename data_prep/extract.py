@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
@@ -32,7 +33,8 @@ LIST_TAG = re.compile(r"(</?)ul\b", re.IGNORECASE)
 MAX_DEPTH = 512
 MAX_TAG_CHARACTERS = 32_768  # as in LONG_TAG
 LONG_TAG = re.compile(r"<[a-zA-Z!/?][^<>]{32768,}>?")
-TAG_NAME = re.compile(r"/?[a-zA-Z][^\s/>]*")
+TAG_NAME = re.compile(r"<(/?[a-zA-Z][^\s/<>]*)")
+MOST_NAMES = 10_000  # that are remembered
 NEVER_DEEP = frozenset(
     "area base br col dd dt hr img input li link meta option p source td th tr wbr".split()
 )
@@ -83,22 +85,31 @@ def _by_trafilatura(text: str) -> str:
 
 def _tamed(text: str) -> tuple[str, int]:
     """The page without absurdly long tags, and how deep it is nested at most, by its tags."""
-    pieces = text.split("<")
-    if max(map(len, pieces)) > MAX_TAG_CHARACTERS:
+    if max(map(len, text.split("<"))) > MAX_TAG_CHARACTERS:
         text = LONG_TAG.sub(" ", text)
-        pieces = text.split("<")
-    return text, _depth(pieces) if len(pieces) > MAX_DEPTH else 0
+    return text, nesting(text) if text.count("<") > MAX_DEPTH else 0
 
 
-def _depth(pieces: list[str]) -> int:
-    depth = deepest = 0
-    for piece in pieces:
-        name = TAG_NAME.match(piece)
-        if name is None or name[0].lstrip("/").lower() in NEVER_DEEP:
-            continue
-        depth = max(0, depth - 1) if piece.startswith("/") else depth + 1
-        deepest = max(deepest, depth)
-    return deepest
+class _Steps(dict[str, int]):
+    """How each name of a tag, with its slash, changes the depth: 1, -1 or 0."""
+
+    def __missing__(self, name: str) -> int:
+        step = 0 if name.lstrip("/").lower() in NEVER_DEEP else -1 if name[0] == "/" else 1
+        if len(self) < MOST_NAMES:
+            self[name] = step
+        return step
+
+
+STEPS = _Steps()
+
+
+def nesting(text: str) -> int:
+    """How deep tags are nested at most; what is closed without having been opened does not count."""
+    names = TAG_NAME.findall(text)
+    steps = np.fromiter(map(STEPS.__getitem__, names), dtype=np.int32, count=len(names))
+    level = np.cumsum(steps)
+    ground = np.minimum.accumulate(np.minimum(level, 0))
+    return int((level - ground).max(initial=0))
 
 
 def decode(body: bytes, declared: str | None, *, html: bool) -> tuple[str, int]:

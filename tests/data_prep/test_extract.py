@@ -1,10 +1,11 @@
 """Character sets and text of pages."""
 
+import random
 import time
 
 import pytest
 
-from data_prep.extract import decode, extract
+from data_prep.extract import NEVER_DEEP, decode, extract, nesting
 from data_prep.sources import Page
 
 WORD = "Größe “quoted”"
@@ -95,3 +96,18 @@ def test_pages_that_would_take_minutes_are_read_at_once(html):
     start = time.process_time()
     assert "Here it is." in extract(page(html)).text
     assert time.process_time() - start < 2
+
+
+def test_nesting_is_what_counting_tag_by_tag_gives():
+    generator = random.Random(0)
+    names = ["div", "/div", "DIV", "/Div", "br", "p", "/p", "/li", "b", "/b", "x-y", "!--", "1"]
+    for _ in range(200):
+        tags = generator.choices(names, k=generator.randrange(60))
+        text = "a < b" + "".join(f"<{tag} class='n'>text" for tag in tags)
+        depth = deepest = 0
+        for tag in tags:
+            if tag[0] in "!1" or tag.lstrip("/").lower() in NEVER_DEEP:
+                continue
+            depth = max(0, depth - 1) if tag[0] == "/" else depth + 1
+            deepest = max(deepest, depth)
+        assert nesting(text) == deepest
