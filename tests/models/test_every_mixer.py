@@ -73,12 +73,10 @@ def test_exactly_what_is_visible_has_influence(name, kind):
         assert moved[seen[:, :, j]].min() > 1e-7, (j, moved)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["causal", "reverse", "prefix"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_later_tokens_and_other_documents_change_no_bit(name, kind):
     allowed(name, kind)
-    if kind in ("all", "except_self", "mixed"):
-        pytest.skip("every token is later than none here")
     mixer, x = built(name, torch.float32), states_of(2, LENGTH, 12, dtype=torch.float32)
     visibility = visibility_of(kind, SEGMENTS)
     seen = mask_of(visibility, LENGTH, LENGTH).expand(2, 1, LENGTH, LENGTH)[:, 0]

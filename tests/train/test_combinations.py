@@ -97,6 +97,19 @@ def test_the_table_has_every_combination_once():
             assert lacks == ("dropout of attention weights" in cell.limits)
 
 
+@pytest.mark.parametrize("model", ["encoder", "encoder_decoder", "decoder"])
+def test_only_these_mixers_are_refused_only_these_positions(model):
+    # Elsewhere tests skip what is refused; this is all that may be.
+    refused = {
+        (mixer, positions)
+        for mixer in variants(MixerConfig)
+        for positions, reason in positions_for(model, mixer).items()
+        if reason
+    }
+    sums = itertools.product(("linear", "performer"), ("alibi", "relative"))
+    assert refused == {*sums, ("synthesizer", "rotary")}
+
+
 def test_another_objective_is_named_where_one_fits():
     assert "objective.type mlm" in why_not("denoising", "encoder")
 
