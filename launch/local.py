@@ -11,10 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated, Literal
 
+from pydantic import Field
+
+from launch.job import Machine, TrainingJob
 from pipeline import files
-from pipeline.config import GivenUp, LaunchError
+from pipeline.config import GivenUp, LaunchError, config
 from pipeline.heartbeat import last_beat, place_of
 from pipeline.runtime import EXIT_PREEMPTED, PARENT_VARIABLE, free_port
 
@@ -25,8 +28,49 @@ STACKS_SECONDS = 1.0
 HANG_SECONDS = 900.0
 
 
+@config
+class LocalLaunch:
+    """Training jobs as `processes` supervised processes on one machine, at most one on each GPU.
+
+    A job none of whose ranks may be stuck for more than `hang_seconds` is ended when one is. One that crashes is
+    started again from its last checkpoint, up to `restarts` times without a newer one.
+    """
+
+    type: Literal["local"] = "local"
+    processes: Annotated[int, Field(ge=1)] = 1
+    hang_seconds: Annotated[float, Field(gt=0)] = HANG_SECONDS
+    restarts: Annotated[int, Field(ge=0)] = 3
+
+    def ranks(self, machine: Machine) -> int:
+        """Those asked for, or fewer where GPUs are, since a GPU serves one; a divisor, to share batches out."""
+        if not machine.gpus:
+            return self.processes
+        most = min(self.processes, machine.gpus)
+        return max(n for n in range(1, most + 1) if self.processes % n == 0)
+
+    def claim(self, job_processes: int, threads: int, machine: Machine) -> Machine:
+        """The threads of all ranks, and a GPU each."""
+        cpus = min(job_processes * threads, machine.cpus)
+        return Machine(cpus, min(job_processes, machine.gpus))
+
+    def run(self, job: TrainingJob) -> None:
+        """Run a job on this machine."""
+        run_job(
+            job.file,
+            processes=job.processes,
+            threads=job.threads,
+            hang_seconds=self.hang_seconds,
+            restarts=self.restarts,
+        )
+
+
 def run_job(
-    job_file: Path, *, processes: int, hang_seconds: float = HANG_SECONDS, restarts: int = 0
+    job_file: Path,
+    *,
+    processes: int,
+    threads: int | None = None,
+    hang_seconds: float = HANG_SECONDS,
+    restarts: int = 0,
 ) -> None:
     """Run `python -m pipeline.train job_file` as `processes` ranks until the completion marker is there.
 
@@ -36,10 +80,14 @@ def run_job(
     process is interrupted, the ranks are asked to save and leave, and are killed after SAVE_SECONDS.
     """
     out = Path(files.read_json(job_file)["out"])
+    if threads is None:
+        told = os.environ.get("OMP_NUM_THREADS")
+        threads = int(told or max(len(os.sched_getaffinity(0)) // processes, 1))
+    job = TrainingJob(job_file, processes, threads)
     reached, failures = _newest_step(out), 0
     while not (out / "done.json").exists():
         try:
-            _attempt(job_file, out, processes, hang_seconds)
+            _attempt(job, out, hang_seconds)
         except _Crash as crash:
             newest = _newest_step(out)
             failures = 1 if newest > reached else failures + 1
@@ -62,20 +110,20 @@ def _newest_step(out: Path) -> int:
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def _attempt(job_file: Path, out: Path, processes: int, hang_seconds: float) -> None:
+def _attempt(job: TrainingJob, out: Path, hang_seconds: float) -> None:
     """Run all ranks once."""
     (out / "failure.json").unlink(missing_ok=True)
     (out / "logs").mkdir(parents=True, exist_ok=True)
-    logs = [(out / "logs" / f"rank{rank}.log").open("ab") for rank in range(processes)]
+    logs = [(out / "logs" / f"rank{rank}.log").open("ab") for rank in range(job.processes)]
     ranks: list[subprocess.Popen[bytes]] = []
     codes: list[int | None] = []
     stuck: int | None = None
-    for rank in range(processes):
+    for rank in range(job.processes):
         place_of(out, rank).unlink(missing_ok=True)
     try:
         port = free_port()
         for rank, log in enumerate(logs):
-            ranks.append(_start(job_file, rank, processes, port, log))
+            ranks.append(_start(job, rank, port, log))
         codes, stuck = _wait(ranks, _Silence(out, ranks, hang_seconds))
     finally:
         _end(ranks)
@@ -85,25 +133,22 @@ def _attempt(job_file: Path, out: Path, processes: int, hang_seconds: float) -> 
         raise _failure(out, codes, stuck)
 
 
-def _start(
-    job_file: Path, rank: int, processes: int, port: int, log: IO[bytes]
-) -> subprocess.Popen[bytes]:
-    cores = len(os.sched_getaffinity(0))
+def _start(job: TrainingJob, rank: int, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
+        "WORLD_SIZE": str(job.processes),
+        "LOCAL_WORLD_SIZE": str(job.processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(cores // processes, 1))),
+        "OMP_NUM_THREADS": str(job.threads),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONUNBUFFERED": "1",
         PARENT_VARIABLE: str(os.getpid()),
     }
     # -P: a folder called pipeline/ where the user stands is not ours.
-    command = [sys.executable, "-P", "-m", "pipeline.train", str(job_file)]
+    command = [sys.executable, "-P", "-m", "pipeline.train", str(job.file)]
     return subprocess.Popen(
         command,
         env=environment,

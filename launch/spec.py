@@ -1,21 +1,19 @@
-"""Where a run executes. Never what it computes: nothing here enters a fingerprint."""
+"""Where a run executes. Never what it computes: nothing here enters a fingerprint.
 
-from typing import Annotated, Literal
+One file a launcher, and one line here.
+"""
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pipeline.config import config
+from pydantic import BeforeValidator
+
+from launch.local import LocalLaunch
 
 
-@config
-class LaunchConfig:
-    """Training jobs as `processes` supervised processes on one machine, at most one on each GPU.
+def _local_by_default(value: Any) -> Any:
+    """`launch: {processes: 2}` is this machine."""
+    return {"type": "local", **value} if isinstance(value, Mapping) else value
 
-    A job none of whose ranks may be stuck for more than `hang_seconds` is ended when one is. One that crashes is
-    started again from its last checkpoint, up to `restarts` times without a newer one.
-    """
 
-    type: Literal["local"] = "local"
-    processes: Annotated[int, Field(ge=1)] = 1
-    hang_seconds: Annotated[float, Field(gt=0)] = 900.0
-    restarts: Annotated[int, Field(ge=0)] = 3
+LaunchConfig = Annotated[LocalLaunch, BeforeValidator(_local_by_default)]

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from launch.job import Machine
+from launch.local import LocalLaunch
 from launch.spec import LaunchConfig
 from pipeline.complaints import listed, nearest, shown
 from pipeline.config import (
@@ -53,7 +55,7 @@ class RunHead:
     name: str | None = None
     store: Path = Path("store")
     ray: RayConfig = Field(default_factory=RayConfig)
-    launch: LaunchConfig = Field(default_factory=LaunchConfig)
+    launch: LaunchConfig = Field(default_factory=LocalLaunch)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
 
@@ -93,7 +95,7 @@ def read_run_file(
     if not reading.problems:
         reading.check(variants)
     if not reading.problems and head is not None:
-        reading.compare(variants, head.launch.processes)
+        reading.compare(variants, head.launch.ranks(Machine(0, 0)))
     if reading.problems or head is None:
         raise ConfigError(list(dict.fromkeys(reading.problems)))
     graph = {name: _needs(variant.config) for name, variant in variants.items()}

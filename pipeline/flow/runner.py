@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +24,7 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from launch.job import Machine
 from pipeline.config import LaunchError
 from pipeline.flow.keeper import clean, start_keeper
 from pipeline.flow.run_file import RayConfig
@@ -41,19 +41,11 @@ UNITS_AHEAD = 2  # units handed out per CPU, so that a CPU never waits for the n
 MOST_DEATHS = 3  # workers that one unit may take down before it is given up
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """The CPUs and GPUs of the largest machine of a cluster."""
-
-    cpus: int
-    gpus: int
-
-
 class Cluster:
     """A Ray cluster in use. Start it in the main thread: its processes die with the thread."""
 
     def __init__(self, working_folder: Path) -> None:
-        self.capacity = Capacity(0, 0)
+        self.capacity = Machine(0, 0)
         self._working_folder = working_folder
         self._keeper: subprocess.Popen[bytes] | None = None
         self._tasks: dict[Any, str] = {}
@@ -73,7 +65,7 @@ class Cluster:
         else:
             _join(config.address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self.capacity = Capacity(
+        self.capacity = Machine(
             max(int(node.get("CPU", 0)) for node in nodes),
             max(int(node.get("GPU", 0)) for node in nodes),
         )

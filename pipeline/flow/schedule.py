@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from launch.job import Machine
 from pipeline import files
 from pipeline.flow.display import Display
 from pipeline.flow.interruption import Interruption
@@ -18,7 +19,7 @@ from pipeline.flow.plan import Step, is_done
 from pipeline.flow.progress import Progress, read_progress
 from pipeline.flow.record import read_record
 from pipeline.flow.run_file import RunFile
-from pipeline.flow.runner import Capacity, Cluster
+from pipeline.flow.runner import Cluster
 from pipeline.flow.store import ERROR, ERROR_LOG, Lock, Store
 from pipeline.flow.tracking import Tracking
 from pipeline.flow.work import Task
@@ -40,16 +41,6 @@ class Outcome:
     seconds: float = 0.0
     message: str = ""
     exit_code: int = 0
-
-
-def ranks_of_job(asked: int, gpus: int) -> int:
-    """Processes of a job: those asked for, or fewer where GPUs are, since a GPU serves one.
-
-    It is a divisor of `asked`, so that batches can still be shared out.
-    """
-    if not gpus:
-        return asked
-    return max(number for number in range(1, min(asked, gpus) + 1) if asked % number == 0)
 
 
 class Run:
@@ -152,9 +143,10 @@ class Run:
         interruption.listen()
         interruption.at_once = False
 
-    def _task(self, step: Step, capacity: Capacity) -> tuple[Task, int, int]:
+    def _task(self, step: Step, capacity: Machine) -> tuple[Task, int, int]:
         """The task of a step, and the CPUs and GPUs it claims."""
-        processes = ranks_of_job(self.run_file.head.launch.processes, capacity.gpus)
+        launch = self.run_file.head.launch
+        processes = launch.ranks(capacity)
         # Threads decide how sums are rounded, so their number may not depend on what else runs.
         threads = int(os.environ.get("OMP_NUM_THREADS") or max(capacity.cpus // processes, 1))
         task = Task(
@@ -168,11 +160,11 @@ class Run:
             presence=self.store.presence(step.name, step.fingerprint).path,
             processes=processes,
             threads=threads,
-            launch=self.run_file.head.launch,
+            launch=launch,
         )
         if step.stage.claims == "job":
-            cpus = min(processes * threads, capacity.cpus)
-            return task, cpus, min(processes, capacity.gpus)
+            claim = launch.claim(processes, threads, capacity)
+            return task, claim.cpus, claim.gpus
         return task, int(step.stage.claims == "cpu"), 0
 
     def _conclude(self, outcome: Outcome, message: str | None, display: Display) -> None:

@@ -4,7 +4,6 @@ This is what a worker executes. It knows no cluster: how units are spread is han
 """
 
 import contextlib
-import os
 import re
 import shutil
 import socket
@@ -16,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from launch.local import run_job
-from launch.spec import LaunchConfig
+from launch.job import Launcher, TrainingJob
+from launch.local import LocalLaunch
 from pipeline import files
 from pipeline.config import UserError, as_dict
 from pipeline.flow.progress import PROGRESS, ProgressFile
@@ -45,7 +44,7 @@ class Task:
     presence: Path
     processes: int
     threads: int
-    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    launch: Launcher = field(default_factory=LocalLaunch)
 
 
 class Spread(Protocol):
@@ -108,28 +107,8 @@ class StageWork:
             "out": str(self.out),
         }
         files.write_json(self.out / JOB, job)
-        with _threads(self._task.threads):
-            launch = self._task.launch
-            run_job(
-                self.out / JOB,
-                processes=self._task.processes,
-                hang_seconds=launch.hang_seconds,
-                restarts=launch.restarts,
-            )
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Ranks started inside use `count` threads each."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(count)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        task = self._task
+        task.launch.run(TrainingJob(self.out / JOB, task.processes, task.threads))
 
 
 def perform(task: Task, spread: Spread) -> None:

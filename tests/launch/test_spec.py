@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.flow.schedule import ranks_of_job
+from launch.job import Machine
+from launch.local import LocalLaunch
 
 
 @pytest.mark.parametrize(
@@ -12,4 +13,4 @@ from pipeline.flow.schedule import ranks_of_job
 def test_a_gpu_serves_one_process_and_batches_still_share_out(
     asked: int, gpus: int, ranks: int
 ) -> None:
-    assert ranks_of_job(asked, gpus) == ranks
+    assert LocalLaunch(processes=asked).ranks(Machine(8, gpus)) == ranks
