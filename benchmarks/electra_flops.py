@@ -12,14 +12,9 @@ scales the steps of pretraining: at 1 the study takes about a quarter of an hour
 
 import argparse
 import gzip
-import itertools
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +23,8 @@ import torch
 from flops import step_flops
 from labelled_sets import questions, split_rows
 from measure import RESULTS, ROOT, busy_cores, conclude, median
-from real_pages import DEFAULT, archive_in
+from real_pages import DEFAULT
+from study import english, outputs, pretraining, side_by_side, training
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline import files
@@ -41,12 +37,11 @@ from pipeline.evaluate.task import LabelledSource, load_task
 from pipeline.models.artifact import save_model
 from pipeline.models.encoder import EncoderConfig
 from pipeline.models.heads import MaskedLanguageModel
+from pipeline.runtime import rng_of
 from pipeline.stages.finetune import Finetune, loaded_classifier
 from pipeline.stages.pretrain import Pretrain
 from pipeline.tokenizer import load_vocabulary
 from pipeline.train.engine import on_device, total_loss
-from pipeline.train.engine_torch import TorchEngine
-from pipeline.train.loop import global_counts
 from pipeline.train.run import Trainable
 
 PROCESSES = 2
@@ -101,38 +96,15 @@ def counted_flops(trainable: Trainable) -> int:
     return counter.get_total_flops()
 
 
-def pretraining(method: str, seed: int, steps: int) -> Pretrain:
+def stage_of(method: str, seed: int, steps: int) -> Pretrain:
     """The stage that pretrains."""
     train = {
         "batch": BATCH,
-        "micro_batch": BATCH,
         "seed": seed,
-        "engine": {"type": "torch"},
         "optimizer": {"type": "adamw", "lr": LEARNING_RATE},
         "schedule": {"type": "linear", "warmup_steps": max(1, round(WARMUP_SHARE * steps))},
     }
-    values = {"kind": "pretrain", "tokens": "tokens", "model": MODEL, "steps": steps}
-    return build_from(Pretrain, {**values, "objective": METHODS[method], "train": train}, method)
-
-
-def fit(trainable: Trainable, after: Mapping[int, Callable[[], None]]) -> dict[str, float]:
-    """Train to the end; `after` so many steps something is done. The figures of the last step."""
-    settings, steps = trainable.settings, trainable.steps
-    engine = TorchEngine(trainable.objective, settings, rank=0, device=torch.device("cpu"))
-    loader = Loader(
-        trainable.source, seed=settings.seed, batch=settings.batch, micro_batch=settings.micro_batch
-    )
-    result = None
-    for step in range(steps):
-        micro_batches = loader.micro_batches(step)
-        counts = global_counts(trainable.objective.counts(micro_batches[0]))
-        lr = settings.optimizer.lr * settings.schedule.share(step, steps)
-        result = engine.step(micro_batches, counts, lr, settings.seed * 1_000_003 + step)
-        if step + 1 in after:
-            after[step + 1]()
-    loader.close()
-    assert result is not None
-    return result.figures(trainable.objective)
+    return pretraining(METHODS[method], MODEL, steps, train)
 
 
 def tuned(model: Path, tasks: Mapping[str, Path], seed: int) -> dict[str, float]:
@@ -144,7 +116,8 @@ def tuned(model: Path, tasks: Mapping[str, Path], seed: int) -> dict[str, float]
             Finetune, {**TUNED, "task": name, "epochs": EPOCHS[name], "train": train}, name
         )
         trainable = stage.trainable({"pretrain": model, name: folder})
-        fit(trainable, {})
+        for _ in training(trainable):
+            pass
         trainable.save(model / name / "model")
         network, _ = loaded_classifier(model / name)
         texts = load_task(folder).texts_of("test")
@@ -156,7 +129,7 @@ def tuned(model: Path, tasks: Mapping[str, Path], seed: int) -> dict[str, float]
 
 
 def one(method: str, seed: int, made: Mapping[str, Path], steps: int, out: Path) -> dict[str, Any]:
-    """One pretraining and what its networks are worth on the way; `scratch` is a network without any."""
+    """One pretraining, or none (`scratch`), and what its networks are worth; they are kept in `out`."""
     torch.set_num_threads(1)
     tasks = {name: made[name] for name in EPOCHS}
     if method == "scratch":
@@ -165,66 +138,39 @@ def one(method: str, seed: int, made: Mapping[str, Path], steps: int, out: Path)
         network = MaskedLanguageModel(build_from(EncoderConfig, MODEL, "model"), vocabulary.size)
         save_model(out / "model", network, vocabulary, {})
         return {"points": {"0": tuned(out, tasks, seed)}}
-    trainable = pretraining(method, seed, steps).trainable({"tokens": made["tokens"]})
+    trainable = stage_of(method, seed, steps).trainable({"tokens": made["tokens"]})
+    measured = {round(share * steps): str(share) for share in SHARES}
     points: dict[str, Any] = {}
-    began = time.monotonic()
-    spent = [0.0]
-
-    def measure(share: float) -> None:
-        paused = time.monotonic()
-        trainable.save(out / str(share) / "model")
-        points[str(share)] = tuned(out / str(share), tasks, seed)
-        spent[0] += time.monotonic() - paused
-
-    figures = fit(trainable, {round(share * steps): lambda s=share: measure(s) for share in SHARES})
-    seconds = time.monotonic() - began - spent[0]
-    return {"points": points, "steps": steps, "seconds": seconds, "figures": figures}
+    for now in training(trainable):
+        if (share := measured.get(now.steps)) is not None:
+            trainable.save(out / share / "model")
+            points[share] = tuned(out / share, tasks, seed)
+    figures = now.result.figures(trainable.objective)
+    return {"points": points, "steps": steps, "seconds": now.seconds, "figures": figures}
 
 
 def definitions() -> dict[str, list[Any]]:
-    """The quickstart's definitions by split, the first of those for training."""
+    """The quickstart's definitions by split; TRAINED_DEFINITIONS of those for training, by a keyed draw."""
     split = {}
-    for part, most in (("train", TRAINED_DEFINITIONS), ("validation", None), ("test", None)):
+    for part in ("train", "validation", "test"):
         path = ROOT / "data" / "quickstart" / f"definitions-{part}.jsonl.gz"
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            split[part] = [json.loads(line) for line in itertools.islice(file, most)]
+            split[part] = [json.loads(line) for line in file]
+    drawn = rng_of(0, "study definitions").permutation(len(split["train"]))[:TRAINED_DEFINITIONS]
+    split["train"] = [split["train"][number] for number in drawn]
     return split
 
 
 def prepared(folder: Path, pages: Path) -> dict[str, Path]:
     """Output folders of the corpus, vocabulary, tokens and both tasks, made by a run of Theseum."""
     sets = {"questions": split_rows(questions(folder)), "definitions": definitions()}
-    stages: dict[str, Any] = {
-        "corpus": {
-            "kind": "corpus",
-            "inputs": [
-                {
-                    "type": "warc",
-                    "name": "pages",
-                    "paths": [str(archive_in(pages))],
-                }
-            ],
-            "clean": {"language": {"type": "fast", "keep": ["en"]}},
-            "validation_fraction": 0.02,
-        },
-        "vocab": {"kind": "vocab", "corpus": "corpus", "size": 8000},
-        "tokens": {
-            "kind": "tokens",
-            "corpus": "corpus",
-            "vocab": "vocab",
-            "row_length": ROW_LENGTH,
-        },
-    }
+    stages = english(pages, vocab_size=8000, row_length=ROW_LENGTH)
     for name, split in sets.items():
         paths = {part: folder / f"{name}-{part}.jsonl" for part in split}
         for part, lines in split.items():
             files.write_json_lines(paths[part], lines)
         stages[name] = {"kind": "task", **{part: str(path) for part, path in paths.items()}}
-    run_file, store = folder / "run.yaml", folder / "store"
-    run_file.write_text(json.dumps({"stages": stages, "tracking": {"enabled": False}}))
-    command = [sys.executable, "-m", "pipeline", "run", str(run_file), f"store={store}"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    return {name: next(store.glob(f"{name}-*[0-9a-f]")) for name in stages}
+    return outputs(folder, stages)
 
 
 def steps_of(method: str, flops: Mapping[str, int], size: float) -> int:
@@ -233,26 +179,16 @@ def steps_of(method: str, flops: Mapping[str, int], size: float) -> int:
 
 
 def all_runs(folder: Path, made: Mapping[str, Path], steps: Mapping[str, int], seeds: int) -> Any:
-    """Results by method and seed: each in a process of its own, two at a time."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def start(job: tuple[str, int]) -> dict[str, Any]:
-        method, seed = job
-        out = folder / f"{method}-{seed}-{steps.get(method, 0)}"
-        if not (out / "result.json").exists():
-            asked = {"method": method, "seed": seed, "steps": steps.get(method, 0)}
-            asked |= {"made": {name: str(path) for name, path in made.items()}, "out": str(out)}
-            subprocess.run(
-                [sys.executable, __file__, "--job", json.dumps(asked)], check=True, env=environment
-            )
-        return json.loads((out / "result.json").read_text())
-
-    jobs = [(method, seed) for seed in range(seeds) for method in ("electra", "mlm", "scratch")]
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        found = list(pool.map(start, jobs))
+    """Results by method and seed."""
+    given = {name: str(path) for name, path in made.items()}
+    jobs = {}
+    for seed in range(seeds):
+        for method in ("electra", "mlm", "scratch"):
+            asked = {"method": method, "seed": seed, "steps": steps.get(method, 0), "made": given}
+            jobs[f"{method}-{seed}-{asked['steps']}"] = asked
     results: dict[str, dict[int, Any]] = {}
-    for (method, seed), result in zip(jobs, found, strict=True):
-        results.setdefault(method, {})[seed] = result
+    for job, result in zip(jobs.values(), side_by_side(__file__, folder, jobs), strict=True):
+        results.setdefault(job["method"], {})[job["seed"]] = result
     return results
 
 
@@ -307,7 +243,7 @@ def costs(made: Mapping[str, Path]) -> tuple[dict[str, int], float]:
     shape = build_from(EncoderConfig, MODEL, "model")
     length, worst = ROW_LENGTH + 2, 0.0
     for method in METHODS:
-        counted = counted_flops(pretraining(method, 0, 2).trainable({"tokens": made["tokens"]}))
+        counted = counted_flops(stage_of(method, 0, 2).trainable({"tokens": made["tokens"]}))
         own = step_flops(method, shape, 4, length, vocab_size)
         worst = max(worst, abs(own / counted - 1))
     flops = {name: step_flops(name, shape, BATCH, length, vocab_size) for name in METHODS}
@@ -355,8 +291,8 @@ def main() -> int:
         job = asked.job
         out = Path(job["out"])
         made = {name: Path(path) for name, path in job["made"].items()}
-        result = one(job["method"], job["seed"], made, job["steps"], out)
-        files.write_json(out / "result.json", result)
+        folder = out.with_suffix("")
+        files.write_json(out, one(job["method"], job["seed"], made, job["steps"], folder))
         return 0
     began, busy = time.monotonic(), busy_cores()
     asked.folder.mkdir(parents=True, exist_ok=True)

@@ -17,12 +17,7 @@ about a quarter of an hour on two cores. Writes `results/mask_variance.txt`, `.j
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +25,11 @@ import numpy as np
 import torch
 from mask_variance_figures import gaps_of, plot, ratios_of, rows_of, verdict
 from measure import ROOT, conclude
-from real_pages import DEFAULT, archive_in
+from real_pages import DEFAULT
+from study import english, outputs, pretraining, side_by_side, training
 from torch import Tensor
 
 from pipeline import files
-from pipeline.config import build_from
-from pipeline.data.loader import Loader
 from pipeline.data.order import rows_at
 from pipeline.evaluate.held_out import held_out_means
 from pipeline.models.output import Targets
@@ -44,14 +38,11 @@ from pipeline.objectives.map_net import MapNet
 from pipeline.objectives.masks import Masking
 from pipeline.objectives.mlm import Mlm, MlmConfig
 from pipeline.runtime import rng_of
-from pipeline.stages.pretrain import CorruptedRows, Pretrain
+from pipeline.stages.pretrain import CorruptedRows
 from pipeline.train.engine import on_device
-from pipeline.train.engine_torch import TorchEngine
-from pipeline.train.loop import global_counts
 from pipeline.train.run import Trainable
 from pipeline.train.variance import KEPT, gradient_variance
 
-PROCESSES = 2
 STEPS, BATCH, ROW_LENGTH = 440, 32, 62
 MODEL = {
     "type": "encoder",
@@ -65,8 +56,6 @@ MODEL = {
 }
 TRAIN = {
     "batch": BATCH,
-    "micro_batch": BATCH,
-    "engine": {"type": "torch"},
     "optimizer": {"type": "adamw", "lr": 2e-3},
     "schedule": {"type": "constant", "warmup_steps": 50},  # so that any moment can be compared
 }
@@ -81,32 +70,6 @@ EVALUATIONS, HELD_OUT_ROWS = 10, 256
 ROWS, GROUPS, DRAWS = 24, 4, 8  # groups of candidates a row; draws a row by the meter
 CPU = torch.device("cpu")
 LAWS = ("proposal", "best of candidates", "loss", "output layer")
-
-
-def prepared(folder: Path, pages: Path) -> Path:
-    """The tokens, made by a run of Theseum."""
-    source = {"type": "warc", "name": "pages", "paths": [str(archive_in(pages))]}
-    stages: dict[str, Any] = {
-        "corpus": {
-            "kind": "corpus",
-            "inputs": [source],
-            "clean": {"language": {"type": "fast", "keep": ["en"]}},
-            "validation_fraction": 0.02,
-        },
-        "vocab": {"kind": "vocab", "corpus": "corpus", "size": 4000},
-        "tokens": {
-            "kind": "tokens",
-            "corpus": "corpus",
-            "vocab": "vocab",
-            "row_length": ROW_LENGTH,
-        },
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    run_file, store = folder / "run.yaml", folder / "store"
-    run_file.write_text(json.dumps({"stages": stages, "tracking": {"enabled": False}}))
-    command = [sys.executable, "-m", "pipeline", "run", str(run_file), f"store={store}"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    return next(store.glob("tokens-*[0-9a-f]"))
 
 
 def norm_of_each(objective: MapNet, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -206,40 +169,25 @@ def by_meter(objective: MapNet, trainable: Trainable, seed: int) -> dict[str, An
 def one(arm: str, seed: int, tokens: Path, steps: int) -> dict[str, Any]:
     """One training: variances, held-out losses, and the CPU seconds that training took up to each."""
     torch.set_num_threads(1)
-    values = {"kind": "pretrain", "tokens": "tokens", "model": MODEL, "steps": steps}
-    stage = build_from(
-        Pretrain, {**values, "objective": ARMS[arm], "train": {**TRAIN, "seed": seed}}, arm
-    )
+    stage = pretraining(ARMS[arm], MODEL, steps, {**TRAIN, "seed": seed})
     trainable = stage.trainable({"tokens": tokens})
-    objective, settings = trainable.objective, trainable.settings
-    engine = TorchEngine(objective, settings, rank=0, device=CPU)
-    loader = Loader(trainable.source, seed=seed, batch=BATCH, micro_batch=BATCH)
-    unseen = trainable.held_out
+    objective, unseen = trainable.objective, trainable.held_out
     assert isinstance(unseen, CorruptedRows)
     plain = MlmConfig().corruption(unseen.rows.vocabulary(), ROW_LENGTH)
     measure_on = CorruptedRows(unseen.rows, plain)
     watched = {round(share * steps) for share in SHARES}
-    points, variances, weights, seconds = [], {}, [], 0.0
-    for step in range(steps):
-        began = time.process_time()
-        micro_batches = loader.micro_batches(step)
-        counts = global_counts(objective.counts(micro_batches[0]))
-        objective.train().at_step(step)
-        lr = settings.optimizer.lr * settings.schedule.share(step, steps)
-        result = engine.step(micro_batches, counts, lr, seed * 1_000_003 + step)
-        seconds += time.process_time() - began
-        done = step + 1
+    points, variances, weights = [], {}, []
+    for now in training(trainable):
         if arm != "plain":
-            figures = result.figures(objective)
+            figures = now.result.figures(objective)
             weights.append([figures["weight"], figures["effective_share"]])
-        if done % (steps // EVALUATIONS) == 0:
+        if now.steps % (steps // EVALUATIONS) == 0:
             own = Mlm(objective.kept())
             loss = held_out_means(own, measure_on, rows=HELD_OUT_ROWS, seed=0)["mlm"]
-            points.append({"step": done, "seconds": seconds, "loss": loss})
-        if done in watched and isinstance(objective, MapNet):
+            points.append({"step": now.steps, "seconds": now.seconds, "loss": loss})
+        if now.steps in watched and isinstance(objective, MapNet):
             measured = by_meter if arm == "per token" else by_candidates
-            variances[str(done)] = measured(objective, trainable, seed)
-    loader.close()
+            variances[str(now.steps)] = measured(objective, trainable, seed)
     half = np.array(weights[len(weights) // 2 :]) if weights else np.ones((1, 2))
     return {
         "points": points,
@@ -250,25 +198,15 @@ def one(arm: str, seed: int, tokens: Path, steps: int) -> dict[str, Any]:
 
 
 def all_runs(folder: Path, tokens: Path, steps: int, seeds: int) -> dict[str, list[Any]]:
-    """Results by arm: each run in a process of its own, two at a time."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def start(job: tuple[str, int]) -> Any:
-        arm, seed = job
-        out = folder / f"{arm.replace(' ', '-')}-{seed}-{steps}.json"
-        if not out.exists():
-            asked = {"arm": arm, "seed": seed, "tokens": str(tokens), "steps": steps}
-            command = [sys.executable, __file__, "--job", json.dumps(asked | {"out": str(out)})]
-            subprocess.run(command, check=True, env=environment)
-        return files.read_json(out)
-
-    jobs = [(arm, seed) for seed in range(seeds) for arm in ARMS]
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        found = list(pool.map(start, jobs))
-    return {
-        arm: [result for job, result in zip(jobs, found, strict=True) if job[0] == arm]
+    """Results by arm."""
+    given = {"tokens": str(tokens), "steps": steps}
+    jobs = {
+        f"{arm}-{seed}-{steps}": {"arm": arm, "seed": seed, **given}
+        for seed in range(seeds)
         for arm in ARMS
     }
+    found = list(zip(jobs.values(), side_by_side(__file__, folder, jobs), strict=True))
+    return {arm: [result for job, result in found if job["arm"] == arm] for arm in ARMS}
 
 
 def main() -> int:
@@ -286,7 +224,8 @@ def main() -> int:
         files.write_json(Path(job["out"]), found)
         return 0
     steps = 4 * EVALUATIONS * max(round(options.size * STEPS / (4 * EVALUATIONS)), 1)
-    tokens = prepared(options.folder, options.pages)
+    stages = english(options.pages, vocab_size=4000, row_length=ROW_LENGTH)
+    tokens = outputs(options.folder, stages)["tokens"]
     results = all_runs(options.folder, tokens, steps, options.seeds)
     ratios, gaps = ratios_of(results), gaps_of(results)
     plot(results, ratios)

@@ -13,12 +13,7 @@ study takes about 10 minutes on two cores. Writes `results/t5_denoisers.txt`, `.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +21,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from measure import RESULTS, ROOT, conclude
-from real_pages import DEFAULT, archive_in
+from real_pages import DEFAULT
 from scipy import stats
+from study import english, outputs, pretraining, side_by_side, training
 
 from pipeline import files
-from pipeline.config import build_from
-from pipeline.data.loader import Loader
 from pipeline.data.shards import TokenRows
 from pipeline.evaluate.held_out import held_out_means
 from pipeline.objectives.pairs import TextToText
-from pipeline.stages.pretrain import CorruptedRows, Pretrain
-from pipeline.train.engine_torch import TorchEngine
-from pipeline.train.loop import global_counts
-from pipeline.train.run import Trainable
+from pipeline.stages.pretrain import CorruptedRows
 from pipeline.train.yardstick import yardstick_of
 
 PROCESSES = 2
@@ -67,65 +58,27 @@ ARMS: dict[str, dict[str, Any]] = {
 NONE = "random weights"
 
 
-def prepared(folder: Path, pages: Path) -> Path:
-    """The tokens, made by a run of Theseum."""
-    source = {"type": "warc", "name": "pages", "paths": [str(archive_in(pages))]}
-    stages: dict[str, Any] = {
-        "corpus": {
-            "kind": "corpus",
-            "inputs": [source],
-            "clean": {"language": {"type": "fast", "keep": ["en"]}},
-            "validation_fraction": 0.02,
-        },
-        "vocab": {"kind": "vocab", "corpus": "corpus", "size": 4000},
-        "tokens": {
-            "kind": "tokens",
-            "corpus": "corpus",
-            "vocab": "vocab",
-            "row_length": ROW_LENGTH,
-        },
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    run_file, store = folder / "run.yaml", folder / "store"
-    run_file.write_text(json.dumps({"stages": stages, "tracking": {"enabled": False}}))
-    command = [sys.executable, "-m", "pipeline", "run", str(run_file), f"store={store}"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    return next(store.glob("tokens-*[0-9a-f]"))
-
-
-def trainable_of(denoiser: Mapping[str, Any], seed: int, steps: int, tokens: Path) -> Trainable:
-    """What the stage of this denoiser trains."""
+def trained(
+    denoiser: Mapping[str, Any],
+    seed: int,
+    steps: int,
+    tokens: Path,
+    begin: torch.nn.Module | None = None,
+) -> tuple[Any, float]:
+    """The network after training, from the weights of `begin` if it is given, and CPU seconds a step."""
     train = {
         "batch": BATCH,
-        "micro_batch": BATCH,
         "seed": seed,
-        "engine": {"type": "torch"},
         "optimizer": {"type": "adamw", "lr": LEARNING_RATE},
         "schedule": {"type": "linear", "warmup_steps": max(1, round(WARMUP_SHARE * steps))},
     }
-    values = {"kind": "pretrain", "tokens": "tokens", "model": MODEL, "steps": steps}
     objective = {"type": "denoising", "denoisers": [denoiser]}
-    stage = build_from(Pretrain, {**values, "objective": objective, "train": train}, "study")
-    return stage.trainable({"tokens": tokens})
-
-
-def fit(trainable: Trainable, network: torch.nn.Module | None = None) -> tuple[Any, float]:
-    """The network after training, from the weights of `network` if it is given, and CPU seconds a step."""
-    settings, objective = trainable.settings, trainable.objective
-    kept: Any = objective.kept()
-    if network is not None:
-        kept.load_state_dict(network.state_dict())
-    engine = TorchEngine(objective, settings, rank=0, device=torch.device("cpu"))
-    source, batch = trainable.source, settings.batch
-    loader = Loader(source, seed=settings.seed, batch=batch, micro_batch=batch)
-    began = time.process_time()
-    for step in range(trainable.steps):
-        micro_batches = loader.micro_batches(step)
-        counts = global_counts(objective.counts(micro_batches[0]))
-        lr = settings.optimizer.lr * settings.schedule.share(step, trainable.steps)
-        engine.step(micro_batches, counts, lr, settings.seed * 1_000_003 + step)
-    loader.close()
-    return kept, (time.process_time() - began) / trainable.steps
+    trainable = pretraining(objective, MODEL, steps, train).trainable({"tokens": tokens})
+    kept: Any = trainable.objective.kept()
+    if begin is not None:
+        kept.load_state_dict(begin.state_dict())
+    *_, last = training(trainable)
+    return kept, last.seconds / steps
 
 
 def infilling(network: Any, tokens: Path) -> float:
@@ -146,28 +99,23 @@ def one(arm: str, seed: int, tokens: Path, steps: int) -> dict[str, float]:
     network, seconds = None, 0.0
     found = {}
     if arm != NONE:
-        network, seconds = fit(trainable_of(ARMS[arm], seed, steps, tokens))
+        network, seconds = trained(ARMS[arm], seed, steps, tokens)
         found["as it is"] = infilling(network, tokens)
-    adaptation = trainable_of({"type": "spans"}, seed, max(1, round(ADAPTATION * steps)), tokens)
-    adapted, _ = fit(adaptation, network)
+    further = max(1, round(ADAPTATION * steps))
+    adapted, _ = trained({"type": "spans"}, seed, further, tokens, network)
     return found | {"adapted": infilling(adapted, tokens), "seconds a step": seconds}
 
 
 def all_runs(folder: Path, tokens: Path, steps: int, seeds: int) -> dict[str, list[Any]]:
-    """What every arm gave with each seed; seeds run side by side, each in a process."""
-
-    def start(job: tuple[str, int]) -> Any:
-        arm, seed = job
-        out = folder / f"{arm.replace(' ', '-')}-{seed}.json"
-        description = {"arm": arm, "seed": seed, "tokens": str(tokens), "steps": steps}
-        command = [sys.executable, __file__, "--job", json.dumps(description | {"out": str(out)})]
-        subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        return files.read_json(out)
-
+    """What every arm gave with each seed."""
     names = [*ARMS, NONE]
-    jobs = [(arm, seed) for arm in names for seed in range(seeds)]
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        found = list(pool.map(start, jobs))
+    given = {"tokens": str(tokens), "steps": steps}
+    jobs = {
+        f"{arm}-{seed}-{steps}": {"arm": arm, "seed": seed, **given}
+        for arm in names
+        for seed in range(seeds)
+    }
+    found = side_by_side(__file__, folder, jobs)
     return {arm: found[n * seeds : (n + 1) * seeds] for n, arm in enumerate(names)}
 
 
@@ -238,7 +186,8 @@ def main() -> int:
         files.write_json(Path(job["out"]), found)
         return 0
     steps = max(4, round(options.size * STEPS))
-    tokens = prepared(options.folder, options.pages)
+    stages = english(options.pages, vocab_size=4000, row_length=ROW_LENGTH)
+    tokens = outputs(options.folder, stages)["tokens"]
     results = all_runs(options.folder, tokens, steps, options.seeds)
     plot(results)
     words = (
