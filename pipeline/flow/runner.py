@@ -30,7 +30,7 @@ from pipeline.flow.keeper import clean, start_keeper
 from pipeline.flow.run_file import RayConfig
 from pipeline.flow.store import Presence
 from pipeline.flow.work import Task, perform
-from pipeline.runtime import process_alive
+from pipeline.runtime import give_back_memory, process_alive
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -196,7 +196,9 @@ def _stage(task: Task, working_folder: str) -> None:
 def _unit(function: Callable[[Any], Any], item: Any, presence: Path, working_folder: str) -> Any:
     os.chdir(working_folder)
     with Presence(presence):
-        return function(item)
+        result = function(item)
+    give_back_memory()
+    return result
 
 
 class _WorkerDied(Exception):
