@@ -1,6 +1,6 @@
 """Text from a network: greedy, sampled or searched for, the same three ways for every kind of network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,24 +21,24 @@ def generate(
     how: Decoding,
     marks: Marks,
     *,
-    first_prompt: int = 0,
+    numbers: Sequence[int] | None = None,
     cloze: ClozeKind = "prefix",
 ) -> list[list[Hypothesis]]:
     """Texts for every prompt, best first or in the order of the samples.
 
     Prompts are what an encoder-decoder reads and what other networks continue; UniLM's hold their
     own [CLS] and [SEP], and `cloze` says how it continues them (`GrowingCloze`). `network` is in
-    evaluation mode. `first_prompt` is the number of the first prompt where draws are keyed by it, so
-    that batches of one data set differ. Raises what `growing` raises.
+    evaluation mode. Draws are keyed by the `numbers` of the prompts (from 0 unless given), so a text
+    does not depend on its batch. Raises what `growing` raises.
     """
     if not len(prompts):
         return []
     growth = growing(network, prompts, marks, how.max_new_tokens, cloze)
-    return decoded(growth, how, marks, first_prompt)
+    return decoded(growth, how, marks, numbers)
 
 
 def decoded(
-    growth: Growing, how: Decoding, marks: Marks, first_prompt: int = 0
+    growth: Growing, how: Decoding, marks: Marks, numbers: Sequence[int] | None = None
 ) -> list[list[Hypothesis]]:
     """`generate` for texts that are under way already."""
     match how:
@@ -51,8 +51,12 @@ def decoded(
             count = how.num_samples
 
             def choose(logits: Tensor, texts: list[int], step: int) -> Tensor:
-                numbers = [(first_prompt + text // count, text % count, step) for text in texts]
-                return drawn(probabilities(logits, how), numbers, how.seed)
+                owners = [text // count for text in texts]
+                named = owners if numbers is None else [numbers[owner] for owner in owners]
+                names = [
+                    (name, text % count, step) for name, text in zip(named, texts, strict=True)
+                ]
+                return drawn(probabilities(logits, how), names, how.seed)
 
             texts = stepwise(growth, choose, how, marks, count)
             return [texts[first : first + count] for first in range(0, len(texts), count)]

@@ -5,7 +5,7 @@ columns are then those between positions, whatever the positions are made of.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -246,9 +246,9 @@ def check_prompts(
         )
 
 
-def longest_of(network: LanguageModel | EncoderDecoder | MaskedLanguageModel) -> int | None:
-    """Tokens of the longest document that tables of places allow; None: any number."""
-    shape = network.config
+def longest_of(network: nn.Module) -> int | None:
+    """Tokens of the longest document that tables of places allow in a network; None: any number."""
+    shape: Any = network.config
     if shape.positions == "learned" or any(m.needs_max_length for m in mixers_of(network)):
         return shape.max_length
     return None

@@ -101,7 +101,7 @@ def test_a_text_does_not_depend_on_its_batch(core, way):
     together = generate(network, PROMPTS, WAYS[way], MARKS)
     for number, texts in enumerate(together):
         (alone,) = generate(
-            network, PROMPTS[number : number + 1], WAYS[way], MARKS, first_prompt=number
+            network, PROMPTS[number : number + 1], WAYS[way], MARKS, numbers=[number]
         )
         assert [text.tokens for text in alone] == [text.tokens for text in texts]
         assert [t.score for t in alone] == pytest.approx([t.score for t in texts], abs=1e-11)
