@@ -1,4 +1,4 @@
-"""Labelled files: JSON lines, CSV or TSV with a header, each possibly gzipped, and Parquet, as records with places."""
+"""Labelled files: JSON lines, CSV or TSV with a header, each possibly gzipped, Parquet, Arrow and JSON, as records."""
 
 import csv
 import gzip
@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydantic
 
+from data_prep.labelled_json import arrow_rows, json_file_records
 from pipeline.complaints import nearest, shown
 from pipeline.config import DataError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-FORMS = (".jsonl", *DELIMITERS, ".parquet")
+FORMS = (".jsonl", *DELIMITERS, ".parquet", ".arrow", ".json")
+PACKED = FORMS[:3]  # may be compressed with gzip
 ENCODING = "utf-8-sig"  # spreadsheets begin their files with a mark, which is no part of the text
 Records = Iterator[tuple[int, Mapping[str, Any]]]
 
@@ -26,9 +28,10 @@ def form_of(path: Path) -> str:
 
 
 def _of_known_form(path: Path) -> Path:
-    if form_of(path) not in FORMS:
+    if form_of(path) not in (PACKED if path.suffix == ".gz" else FORMS):
         raise ValueError(
-            f"got {shown(str(path))}; allowed: a file {', '.join(FORMS)}, and may end in .gz"
+            f"got {shown(str(path))}; allowed: a file {', '.join(FORMS)}; "
+            f"{', '.join(PACKED)} may end in .gz"
         )
     return path
 
@@ -42,6 +45,12 @@ def records(path: Path) -> Records:
     try:
         if suffix == ".parquet":
             yield from _parquet_records(path)
+            return
+        if suffix == ".arrow":
+            yield from enumerate(arrow_rows(path), start=1)
+            return
+        if suffix == ".json":
+            yield from json_file_records(path)
             return
         with _opened(path) as file:
             if suffix == ".jsonl":

@@ -4,6 +4,7 @@ Every task is text to text (Raffel et al. 2020, section 2.4): templates say what
 folder is one of token shards whose sources are the tasks, so mixtures, order and checks are those of all tokens.
 """
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,9 @@ import numpy as np
 from pydantic import Field
 
 from data_prep.labelled_files import LabelledFile, records, value_of
-from pipeline.complaints import shown
+from data_prep.text_templates import TEMPLATES, TextTemplate
+from pipeline import files
+from pipeline.complaints import nearest, shown
 from pipeline.config import DataError, config
 from pipeline.data.shard_file import layout_for, shard_facts, write_shard
 from pipeline.data.shards import write_manifest
@@ -25,6 +28,21 @@ from pipeline.tokenizer import Vocabulary, load_vocabulary
 SPLITS: tuple[Literal["train", "validation"], ...] = ("train", "validation")
 FIELD = re.compile(r"\{([^{}]+)\}")
 PAIRS_AT_ONCE = 1000
+METRICS_FILE = "metrics.json"
+TextMetric = Literal[
+    "accuracy",
+    "macro_f1",
+    "matthews",
+    "pearson",
+    "spearman",
+    "squad_exact",
+    "squad_f1",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "rougeLsum",
+    "bleu",
+]
 MOST_TASKS = 1 << 16  # numbers of sources that a shard can hold
 
 
@@ -34,33 +52,59 @@ class TextTask:
 
     `words` are what values of fields are written as in the targets, such as `{"0": negative}`.
     Numbers in the targets are rounded to multiples of `step`, as T5 does with similarities and 0.2.
+    What is written is judged by `metrics`, beside whether it is the target letter by letter. `like` names a
+    known task (`text_templates`), which has all of these; what is given here goes before.
     `weight` is a factor of the number of rows where mixtures go by size.
     """
 
     train: LabelledFile
     validation: LabelledFile
-    inputs: str
-    targets: str = "{label}"
-    words: Mapping[str, str] = Field(default_factory=dict)
+    like: str | None = None
+    inputs: str | None = None
+    targets: str | None = None
+    words: Mapping[str, str] | None = None
     step: Annotated[float, Field(gt=0)] | None = None
+    metrics: tuple[TextMetric, ...] | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 
     def __post_init__(self) -> None:
+        if self.like is not None and self.like not in TEMPLATES:
+            raise ValueError(
+                f"like: got {shown(self.like)}; allowed: {', '.join(TEMPLATES)}"
+                f"{nearest(self.like, TEMPLATES)}"
+            )
+        if self.like is None and self.inputs is None:
+            raise ValueError(
+                "inputs: say what is read of a row, such as {text}; or name a task like"
+            )
         for name in ("inputs", "targets"):
-            if not FIELD.search(getattr(self, name)):
+            if not FIELD.search(getattr(self.template, name)):
                 raise ValueError(
                     f"{name}: got {shown(getattr(self, name))}, the same text for every row; "
                     "name a field of the files in it, such as {text}"
                 )
 
+    @property
+    def template(self) -> TextTemplate:
+        """Everything about how rows are written, from here and from the task this one is like."""
+        base = TEMPLATES[self.like] if self.like else TextTemplate("", metrics=())
+        names = ("inputs", "targets", "words", "step", "metrics")
+        given = {name: getattr(self, name) for name in names}
+        return dataclasses.replace(
+            base, **{name: value for name, value in given.items() if value is not None}
+        )
+
     def pair(self, record: Mapping[str, Any], place: str) -> tuple[str, str]:
         """Inputs and targets of one record; DataError where a field is missing or a side is blank."""
+        template = self.template
         values = {
             name: value_of(record, name, place)
-            for name in FIELD.findall(self.inputs + self.targets)
+            for name in FIELD.findall(template.inputs + template.targets)
         }
-        inputs = FIELD.sub(lambda found: str(values[found[1]]), self.inputs)
-        targets = FIELD.sub(lambda found: self._written(values[found[1]], place), self.targets)
+        inputs = FIELD.sub(lambda found: str(values[found[1]]), template.inputs)
+        targets = FIELD.sub(
+            lambda found: self._written(template, values[found[1]], place), template.targets
+        )
         for side in (inputs, targets):
             if not side.strip():
                 raise DataError(
@@ -68,15 +112,16 @@ class TextTask:
                 )
         return inputs, targets
 
-    def _written(self, value: Any, place: str) -> str:
+    def _written(self, template: TextTemplate, value: Any, place: str) -> str:
         """A value as the targets have it.
 
-        >>> TextTask(train="a.csv", validation="b.csv", inputs="{s}", step=0.2)._written(2.71, "")
+        >>> task = TextTask(train="a.csv", validation="b.csv", inputs="{s}", step=0.2)
+        >>> task._written(task.template, 2.71, "")
         '2.8'
         """
-        if str(value) in self.words:
-            return self.words[str(value)]
-        if self.step is None:
+        if str(value) in template.words:
+            return template.words[str(value)]
+        if template.step is None:
             return str(value)
         try:
             number = float(value)
@@ -84,7 +129,7 @@ class TextTask:
             raise DataError(
                 f"{place}: {shown(value)} is no number, and step rounds numbers"
             ) from None
-        step = Decimal(str(self.step)).normalize()
+        step = Decimal(str(template.step)).normalize()
         return str(round(number / float(step)) * step)
 
 
@@ -131,6 +176,8 @@ class TextPairs:
             sources={name: task.weight for name, task in self.tasks.items()},
             shards=shards,
         )
+        metrics = {name: task.template.metrics for name, task in self.tasks.items()}
+        files.write_json(work.out / METRICS_FILE, metrics)
         splits = {split: manifest["splits"][split]["sources"] for split in SPLITS}
         return splits | {"cut": dict(cut)}
 

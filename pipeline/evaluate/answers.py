@@ -1,5 +1,8 @@
 """Answers of a text-to-text model: what it writes for the inputs of pairs, compared with their targets."""
 
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +10,7 @@ import numpy as np
 from pipeline.data.mixture import SourceRows
 from pipeline.data.order import rows_at
 from pipeline.data.shards import TokenRows
-from pipeline.evaluate.metrics import wilson_interval
+from pipeline.evaluate.metrics import measure
 from pipeline.models.decoder import LanguageModel
 from pipeline.models.decoding import Greedy, Marks
 from pipeline.models.encoder_decoder import EncoderDecoder
@@ -18,6 +21,7 @@ from pipeline.tokenizer import Vocabulary
 
 BATCH = 32
 EXAMPLES = 5  # answers of each task that are shown
+NUMBERS, LABELS = ("pearson", "spearman"), ("accuracy", "macro_f1", "matthews")
 Network = EncoderDecoder | LanguageModel | MaskedLanguageModel  # the last is UniLM
 
 
@@ -27,10 +31,12 @@ def answers_of(
     *,
     count: int,
     lengths: tuple[int, int],
+    metrics: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """For each task: `rows` answered, `exact_match` with its 95 % interval, and some `examples`.
 
-    Up to `count` pairs of each task are chosen by a key, so a longer list begins with the shorter.
+    `scores` has further `metrics`, by task, with their intervals. Up to `count` pairs of
+    each task are chosen by a key, so a longer list begins with the shorter.
     """
     vocabulary = rows.vocabulary()
     network.eval()
@@ -39,20 +45,50 @@ def answers_of(
         numbers = _chosen(task, count)
         pairs = [_texts(network, rows, number, lengths) for number in numbers]
         written = _answers(network, [inputs for inputs, _ in pairs], vocabulary, lengths[1])
-        right = sum(answer == target for answer, (_, target) in zip(written, pairs, strict=True))
-        low, high = wilson_interval(right, len(pairs))
+        targets = [target for _, target in pairs]
+        exact = measure("exact_match", targets, written)
+        scores = {
+            name: measure(name, *_compared(name, targets, written))
+            for name in (metrics or {}).get(task.name, ())
+        }
         shown = zip(pairs[:EXAMPLES], written, strict=False)
         found[task.name] = {
             "rows": len(pairs),
-            "exact_match": right / len(pairs),
-            "low": low,
-            "high": high,
+            "exact_match": exact.value,
+            "low": exact.low,
+            "high": exact.high,
+            "scores": {name: dataclasses.asdict(score) for name, score in scores.items()},
             "examples": [
                 {"inputs": vocabulary.decode(inputs), "target": target, "answer": answer}
                 for (inputs, target), answer in shown
             ],
         }
     return found
+
+
+def _compared(
+    name: str, targets: Sequence[str], written: Sequence[str]
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Targets and answers as a metric has them: texts, several right texts, numbers, or labels by number.
+
+    An answer that is no number counts as 0, and one that is no label is wrong whatever the right one is.
+    """
+    if name.startswith("squad"):
+        return [[target] for target in targets], written
+    if name in NUMBERS:
+        return [_number(target) for target in targets], [_number(answer) for answer in written]
+    if name in LABELS:
+        labels = {target: number for number, target in enumerate(sorted(set(targets)))}
+        return [labels[t] for t in targets], [labels.get(a, len(labels)) for a in written]
+    return targets, written
+
+
+def _number(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        return 0.0
+    return found if math.isfinite(found) else 0.0
 
 
 def _chosen(task: SourceRows, count: int) -> list[int]:

@@ -1,33 +1,62 @@
-"""What a model has to beat: always the commonest label, and a linear model over word counts."""
+"""What a model has to beat: always the same answer, and a linear model over word counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate.task import LabelledTexts
+from pipeline.evaluate.forms.form import TaskRow
 
 WORD = r"(?u)\b\w+\b"
 
-Baseline = Callable[[LabelledTexts, tuple[str, ...]], np.ndarray]
+Baseline = Callable[[Sequence[TaskRow], Sequence[TaskRow]], np.ndarray]
 
 
-def majority(train: LabelledTexts, texts: tuple[str, ...]) -> np.ndarray:
-    """The commonest training label (among equals the first) for every text. [texts], int64."""
-    return np.full(len(texts), np.bincount(train.labels).argmax(), dtype=np.int64)
+def majority(train: Sequence[TaskRow], rows: Sequence[TaskRow]) -> np.ndarray:
+    """The commonest training label (among equals the first) for every row. [rows], int64."""
+    counts = np.bincount([row["label"] for row in train])
+    return np.full(len(rows), counts.argmax(), dtype=np.int64)
 
 
-def linear(train: LabelledTexts, texts: tuple[str, ...]) -> np.ndarray:
-    """Labels by logistic regression over TF-IDF of words and word pairs. [texts], int64."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def mean(train: Sequence[TaskRow], rows: Sequence[TaskRow]) -> np.ndarray:
+    """The mean of the training numbers for every row. [rows], float64."""
+    return np.full(len(rows), np.mean([row["label"] for row in train]))
+
+
+def linear(train: Sequence[TaskRow], rows: Sequence[TaskRow]) -> np.ndarray:
+    """Labels by logistic regression over TF-IDF of words and word pairs. [rows], int64."""
     from sklearn.linear_model import LogisticRegression
+
+    return np.asarray(
+        _fitted(LogisticRegression(C=10.0, max_iter=1000), train, rows), dtype=np.int64
+    )
+
+
+def ridge(train: Sequence[TaskRow], rows: Sequence[TaskRow]) -> np.ndarray:
+    """Numbers by ridge regression over TF-IDF of words and word pairs. [rows], float64."""
+    from sklearn.linear_model import Ridge
+
+    return np.asarray(_fitted(Ridge(), train, rows), dtype=np.float64)
+
+
+def _fitted(model: Any, train: Sequence[TaskRow], rows: Sequence[TaskRow]) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline
 
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORD),
-        LogisticRegression(C=10.0, max_iter=1000),
+    whole = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORD), model
     )
-    model.fit(train.texts, train.labels)
-    return np.asarray(model.predict(texts), dtype=np.int64)
+    whole.fit(texts_of(train), [row["label"] for row in train])
+    return whole.predict(texts_of(rows))
 
 
-BASELINES: dict[str, Baseline] = {"majority": majority, "tfidf_logistic_regression": linear}
+def texts_of(rows: Sequence[TaskRow]) -> list[str]:
+    """The text of each row, both of a pair one after the other."""
+    return ["\n".join(filter(None, (row["text"], row.get("second")))) for row in rows]
+
+
+# By form of task; the others have none.
+BASELINES: Mapping[str, Mapping[str, Baseline]] = {
+    "classification": {"majority": majority, "tfidf_logistic_regression": linear},
+    "regression": {"mean": mean, "tfidf_ridge_regression": ridge},
+}

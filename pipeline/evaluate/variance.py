@@ -26,7 +26,7 @@ from pipeline.train.variance import (
     without_dropout,
 )
 
-JOB, MODEL, CHECKPOINTS = "job.json", "model", "checkpoints"
+JOB, DONE, MODEL, CHECKPOINTS = "job.json", "done.json", "model", "checkpoints"
 HEAD = ("weights", "data", "mask", "+-", "mask share", "signal", "noise scale")
 
 
@@ -103,7 +103,8 @@ def read_trained(folder: Path, stage_class: Callable[[str], Any]) -> Trained:
         newest, _ = checkpoint.newest_intact(home / CHECKPOINTS)
         if newest is None or folder == home / MODEL:
             words = _take_model(objective, home / MODEL)
-            return Trained(trainable, objective, trainable.steps - 1, words)
+            steps = files.read_json(home / DONE)["steps"]
+            return Trained(trainable, objective, steps - 1, words)
         saved = newest
     state: Mapping[str, Tensor] = checkpoint.read_state(saved).tensors
     objective.at_step(max(saved.step - 1, 0))

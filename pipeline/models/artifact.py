@@ -22,6 +22,7 @@ from pipeline.models.heads import (
     MaskedLanguageModel,
     ReplacedTokenDetector,
     SequenceClassifier,
+    TokenClassifier,
 )
 from pipeline.models.tta import LanguageAutoencoder, TtaConfig
 from pipeline.tokenizer import Vocabulary
@@ -32,7 +33,8 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 
 LanguageNetwork = MaskedLanguageModel | EncoderDecoder | LanguageModel | LanguageAutoencoder
-Network = LanguageNetwork | ReplacedTokenDetector | SequenceClassifier
+Classifier = SequenceClassifier | TokenClassifier
+Network = LanguageNetwork | ReplacedTokenDetector | Classifier
 # Those with a language head are described by their config and the size of the vocabulary.
 LANGUAGE_NETWORKS: dict[type, type[LanguageNetwork]] = {
     EncoderConfig: MaskedLanguageModel,
@@ -47,6 +49,7 @@ NAMES: dict[str, tuple[type, type[Network]]] = {
     "language_autoencoder": (TtaConfig, LanguageAutoencoder),
     "replaced_token_detector": (EncoderConfig, ReplacedTokenDetector),
     "sequence_classifier": (EncoderConfig, SequenceClassifier),
+    "token_classifier": (EncoderConfig, TokenClassifier),
 }
 
 
@@ -78,7 +81,7 @@ def save_model(
         "config": as_dict(network.config),
         "vocab_size": network.vocab_size,
         "padded_vocab": network.padded_vocab,
-        **({"num_labels": network.num_labels} if isinstance(network, SequenceClassifier) else {}),
+        **({"num_labels": network.num_labels} if isinstance(network, Classifier) else {}),
         "facts": dict(facts),
         "ties": ties,
         "weights_sha256": files.sha256_of(folder / WEIGHTS_FILE),
@@ -145,7 +148,7 @@ def _network_of(record: Mapping[str, Any], folder: Path) -> Network:
         shape: Any = build_from(shape_class, record["config"], str(folder / CONFIG_FILE))
     except ConfigError as error:
         raise DataError(f"{error}; the model was written by another version") from None
-    if issubclass(kind, SequenceClassifier):
+    if issubclass(kind, Classifier):
         return kind(shape, record["vocab_size"], record["num_labels"])
     return kind(shape, record["vocab_size"])
 

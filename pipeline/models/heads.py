@@ -138,10 +138,47 @@ class SequenceClassifier(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         initialise(self.classifier, config.initial_std)
 
-    def forward(self, input_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
-        """Logits [B, num_labels], at least float32, of sequences [B, T] that begin with [CLS]."""
-        hidden = self.encoder(input_ids, segment_ids, position_ids)
+    def forward(
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        position_ids: Tensor,
+        token_types: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, num_labels], at least float32, of sequences [B, T] that begin with [CLS].
+
+        `token_types` tell two texts apart, in an encoder that has types for them.
+        """
+        types = token_types if self.config.token_types > 1 else None
+        hidden = self.encoder(input_ids, segment_ids, position_ids, token_types=types)
         return widened(self.classifier(self.dropout(self.pooler(hidden))))
+
+
+class TokenClassifier(nn.Module):
+    """An encoder, dropout, and one dense layer for the labels of every token."""
+
+    def __init__(self, config: EncoderConfig, vocab_size: int, num_labels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.padded_vocab = padded_vocab(vocab_size)
+        self.num_labels = num_labels
+        self.encoder = Encoder(config, vocab_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.hidden_size, num_labels)
+        initialise(self.classifier, config.initial_std)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        position_ids: Tensor,
+        token_types: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, T, num_labels], at least float32; `token_types` as for sequences."""
+        types = token_types if self.config.token_types > 1 else None
+        hidden = self.encoder(input_ids, segment_ids, position_ids, token_types=types)
+        return widened(self.classifier(self.dropout(hidden)))
 
 
 class ReplacedTokenHead(nn.Module):

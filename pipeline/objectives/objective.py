@@ -16,8 +16,11 @@ class Objective(nn.Module):
 
     `weights` names the loss terms and their weights in the total loss. Other names that `forward` returns
     are not trained on: those that `counts` knows are metrics, reported as sum / count; the others are
-    statistics, tensors of any shape that are added up and turned into figures by `figures`.
+    statistics, tensors of any shape that are added up and turned into figures by `figures`. `rising` names
+    the held-out figures of which more is better, if a run can be judged by them.
     """
+
+    rising: frozenset[str] = frozenset()
 
     @property
     def weights(self) -> Mapping[str, float]:

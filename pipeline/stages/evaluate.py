@@ -12,14 +12,16 @@ from pipeline import files
 from pipeline.config import DataError, build_from, config
 from pipeline.data.shards import TokenRows
 from pipeline.evaluate.baselines import BASELINES
-from pipeline.evaluate.classification import inputs_of, predictions
+from pipeline.evaluate.forms import EncodedRows, Reading
+from pipeline.evaluate.forms.form import TaskRow, inputs_of
 from pipeline.evaluate.held_out import held_out_means
 from pipeline.evaluate.metrics import measure
+from pipeline.evaluate.seeds import spreads
+from pipeline.evaluate.significance import difference
 from pipeline.evaluate.speed import measure_latency
-from pipeline.evaluate.task import LabelledSource, LabelledTask, LabelledTexts, load_task
+from pipeline.evaluate.task import LabelledTask, load_task
 from pipeline.flow.stage import Artifact, Claim, Conflict, Reads, Work
-from pipeline.models.artifact import WEIGHTS_FILE, load_model
-from pipeline.models.heads import SequenceClassifier
+from pipeline.models.artifact import WEIGHTS_FILE, Classifier, load_model
 from pipeline.stages.finetune import loaded_classifier
 from pipeline.stages.pretrain import CorruptedRows
 from pipeline.tokenizer import load_vocabulary
@@ -33,13 +35,15 @@ HELD_OUT = "held_out/"
 class Evaluate:
     """Compare `classifiers` on the test split of `task`; speeds are relative to the first.
 
+    Scores are given with intervals, differences to the first with their significance, and for models that differ in
+    the seed only there are median and spread.
     Speed is the latency of single sentences: the first `sentences` of the split, `rounds` times.
     `language_models` are judged by their held-out loss on `tokens` before and after training.
     """
 
     makes: ClassVar[Artifact] = "results"
     claims: ClassVar[Claim] = "cpu"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     kind: Literal["evaluate"] = "evaluate"
     classifiers: Annotated[tuple[str, ...], Reads("classifier")]
@@ -75,20 +79,28 @@ class Evaluate:
     def run(self, work: Work) -> Mapping[str, Any]:
         """Write `results.json`; the same figures are the stage's counts."""
         task = load_task(work.inputs[self.task])
-        test = task.texts_of("test")
+        test = task.rows("test")
         candidates = [
             candidate_of(name, work.inputs[name], task, test) for name in self.classifiers
         ]
         total = len(self.classifiers) + len(self.language_models) + 2
         results: dict[str, Any] = {
-            "task": {"metric": task.metric, "labels": list(task.labels), "rows": len(test.texts)},
+            "task": {
+                "form": task.form.name,
+                "metric": task.metric,
+                "labels": list(task.labels),
+                "rows": len(test),
+            },
             "threads": torch.get_num_threads(),
             "baselines": baseline_scores(task, test),
         }
         work.progress(1, total, "measurements")
         measured: dict[str, dict[str, Any]] = {}
+        first: list[Any] = []
         for done, candidate in enumerate(candidates, start=2):
-            measured[candidate.name] = candidate.figures(task.metric)
+            answers = candidate.answers(task)
+            first = first or answers
+            measured[candidate.name] = candidate.sizes() | scores_of(task, test, answers, first)
             work.progress(done, total, "measurements")
         for name, speed in self._speeds(candidates).items():
             measured[name] |= speed
@@ -97,7 +109,10 @@ class Evaluate:
             assert self.tokens is not None
             losses[name] = losses_of(work.inputs[name], work.inputs[self.tokens])
         work.progress(total, total, "measurements")
-        results |= {"classifiers": measured, "language_models": losses}
+        folders = {name: work.inputs[name] for name in self.classifiers}
+        values = {name: found["score"]["value"] for name, found in measured.items()}
+        results |= {"classifiers": measured, "spreads": spreads(folders, values)}
+        results["language_models"] = losses
         files.write_json(work.out / "results.json", results)
         return results
 
@@ -119,18 +134,20 @@ class Candidate:
 
     name: str
     folder: Path
-    network: SequenceClassifier
-    source: LabelledSource
+    network: Classifier
+    source: EncodedRows
 
     def inputs(self, row: int) -> tuple[torch.Tensor, ...]:
         """One test sentence as a batch of one."""
         return inputs_of(self.source, [row])
 
-    def figures(self, metric: str) -> dict[str, Any]:
-        """The score on the test split, and sizes."""
-        score = measure(metric, self.source.labels, predictions(self.network, self.source))
+    def answers(self, task: LabelledTask) -> list[Any]:
+        """What the model answers to every row, as metrics have it."""
+        return task.form.answered(self.network, self.source)
+
+    def sizes(self) -> dict[str, Any]:
+        """Parameters, layers and bytes."""
         return {
-            "score": dataclasses.asdict(score),
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
             "layers": self.network.config.num_layers,
             "bytes": (self.folder / "model" / WEIGHTS_FILE).stat().st_size,
@@ -142,25 +159,46 @@ def _answer(candidate: Candidate, inputs: Sequence[tuple[torch.Tensor, ...]], ro
         candidate.network(*inputs[row])
 
 
-def candidate_of(name: str, folder: Path, task: LabelledTask, test: LabelledTexts) -> Candidate:
-    """The classifier in `folder` with the test split; DataError if it knows other labels."""
+def candidate_of(name: str, folder: Path, task: LabelledTask, test: Sequence[TaskRow]) -> Candidate:
+    """The classifier in `folder` with the test split; DataError if it knows other labels or another form of task."""
     network, facts = loaded_classifier(folder)
+    if facts.get("form", "classification") != task.form.name:
+        raise DataError(
+            f"{folder}: was trained on a task of another form than {task.folder}; "
+            "evaluate a classifier on its own task"
+        )
     if facts["labels"] != list(task.labels):
         raise DataError(
             f"{folder}: was trained on other labels than those of {task.folder}; "
             "evaluate a classifier on its own task"
         )
     vocabulary = load_vocabulary(folder / "model" / "tokenizer")
-    source = LabelledSource(test, vocabulary, max_length=facts["max_length"])
-    return Candidate(name, folder, network, source)
+    reading = Reading(facts["max_length"], facts.get("stride"))
+    return Candidate(name, folder, network, task.form.encoded(test, vocabulary, reading))
 
 
-def baseline_scores(task: LabelledTask, test: LabelledTexts) -> dict[str, Any]:
+def scores_of(
+    task: LabelledTask, test: Sequence[TaskRow], answers: list[Any], first: list[Any]
+) -> dict[str, Any]:
+    """Every metric of the task with its interval, and the difference to the answers of the first model."""
+    golds = task.form.golds(test)
+    measured = {
+        name: dataclasses.asdict(measure(name, golds, answers, task.labels))
+        for name in (task.metric, *task.also)
+    }
+    found: dict[str, Any] = {"score": measured[task.metric], "scores": measured}
+    if answers is not first:
+        against = difference(task.metric, golds, (answers, first), task.labels)
+        found["against_first"] = dataclasses.asdict(against)
+    return found
+
+
+def baseline_scores(task: LabelledTask, test: Sequence[TaskRow]) -> dict[str, Any]:
     """The score of every baseline on the test split."""
-    train = task.texts_of("train")
+    train, golds = task.rows("train"), task.form.golds(test)
     return {
-        name: dataclasses.asdict(measure(task.metric, test.labels, answer(train, test.texts)))
-        for name, answer in BASELINES.items()
+        name: dataclasses.asdict(measure(task.metric, golds, answer(train, test)))
+        for name, answer in BASELINES.get(task.form.name, {}).items()
     }
 
 

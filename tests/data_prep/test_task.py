@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from data_prep.task import Task, ordered_labels, read_rows
+from data_prep.forms.classification import ClassificationForm, ordered_labels
+from data_prep.task import Task, read_rows
 from pipeline import files
 from pipeline.config import ConfigError, DataError, build_from
 
@@ -50,8 +51,10 @@ def test_the_folder_holds_the_texts_with_numbered_labels(tmp_path: Path) -> None
     facts = made(tmp_path).run(Out(tmp_path / "out"))
     assert facts == files.read_json(tmp_path / "out" / "task.json")
     assert facts == {
+        "form": "classification",
         "labels": ["cat", "dog"],
         "metric": "accuracy",
+        "also": [],
         "counts": {"train": 3, "validation": 1, "test": 3},
         "removed": {"train": 0, "validation": 0},
         "majority_share": round(1 / 3, 6),
@@ -138,14 +141,14 @@ def test_a_row_of_a_table_with_too_few_fields_is_refused(tmp_path: Path) -> None
     assert f"{path}:3: no field 'label'" in refused(task, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["train.orc", "folder", "", "train.jsonl.zip"])
+@pytest.mark.parametrize("name", ["train.orc", "folder", "", "train.jsonl.zip", "train.parquet.gz"])
 def test_a_file_of_another_form_is_refused_before_anything_runs(name: str) -> None:
     data = {"train": name, "validation": "v.csv", "test": "t.tsv.gz"}
     with pytest.raises(ConfigError) as caught:
         build_from(Task, data)
     assert str(caught.value) == (
         f'value: train: got "{Path(name)}"; '
-        "allowed: a file .jsonl, .csv, .tsv, .parquet, and may end in .gz"
+        "allowed: a file .jsonl, .csv, .tsv, .parquet, .arrow, .json; .jsonl, .csv, .tsv may end in .gz"
     )
 
 
@@ -154,7 +157,7 @@ def test_the_mark_a_spreadsheet_begins_with_is_no_text(tmp_path: Path, suffix: s
     path = tmp_path / f"rows.{suffix}"
     text = {"csv": "text,label\na,x\n", "jsonl": rows(("a", "x"))}[suffix]
     path.write_text(text, encoding="utf-8-sig")
-    assert list(read_rows(path, text="text", label="label").values()) == [("a", "x")]
+    assert list(read_rows(path, ClassificationForm()).values()) == [{"text": "a", "label": "x"}]
 
 
 def test_labels_that_only_look_like_numbers_are_ordered_by_name() -> None:

@@ -162,7 +162,7 @@ def journal(steps, name, start, end):
             loss = fallen + 0.15 * math.sin(step * 1.7)
             values = {"loss": loss, name: loss, "accuracy": 1 - fallen / start}
             if steps == 200:
-                values["replaced"] = min(1.0, 0.3 + step / steps)
+                values["modules_replaced"] = min(1.0, 0.3 + step / steps)
             add(step, {**values, "lr": 1e-3, "tokens_per_second": 5000.0 + 10 * math.cos(step)})
         if step % (steps // 8) == 0:
             add(step, {f"held_out/{name}": fallen + 0.1, "held_out/accuracy": 1 - fallen / start})

@@ -3,12 +3,12 @@
 import io
 import json
 
-import numpy as np
 import pytest
 import sentencepiece
 
 from pipeline.config import DataError
-from pipeline.evaluate.task import LabelledSource, LabelledTexts, load_task
+from pipeline.evaluate.forms import FORMS, Reading
+from pipeline.evaluate.task import load_task
 from pipeline.runtime import rng_of
 from pipeline.tokenizer import CLS, PAD, SEP, SPECIAL_PIECES, Vocabulary
 
@@ -35,9 +35,8 @@ def vocabulary():
 
 
 def source_of(vocabulary, max_length):
-    return LabelledSource(
-        LabelledTexts(TEXTS, np.array([0, 1, 2])), vocabulary, max_length=max_length
-    )
+    rows = [{"text": text, "label": label} for label, text in enumerate(TEXTS)]
+    return FORMS["classification"].encoded(rows, vocabulary, Reading(max_length))
 
 
 def test_a_text_stands_between_cls_and_sep_and_long_texts_lose_their_end(vocabulary):
@@ -81,10 +80,10 @@ def test_mistakes_in_a_task_folder_are_named(tmp_path):
     (tmp_path / "task.json").write_text(json.dumps({"labels": ["x", "y"], "metric": "accuracy"}))
     task = load_task(tmp_path)
     with pytest.raises(DataError, match="no such file"):
-        task.texts_of("test")
+        task.rows("test")
     (tmp_path / "test.jsonl").write_text("")
     with pytest.raises(DataError, match="no rows"):
-        task.texts_of("test")
+        task.rows("test")
     (tmp_path / "test.jsonl").write_text('{"text": "a", "label": 2}\n')
     with pytest.raises(DataError, match="from 0 to 1"):
-        task.texts_of("test")
+        task.rows("test")

@@ -52,7 +52,8 @@ def test_the_interval_holds_the_value_and_the_draws_are_keyed():
         assert measured.low < measured.value < measured.high
         assert measured == measure(name, labels, predicted)
     share = float((labels == predicted).mean())
-    low, high = bootstrap_interval(lambda a, b: float((a == b).mean()), labels, predicted)
+    rows = np.stack((labels, predicted), axis=1)
+    low, high = bootstrap_interval(lambda rows: float((rows[:, 0] == rows[:, 1]).mean()), rows)
     wilson = wilson_interval(int((labels == predicted).sum()), 200)
     assert (low, high) == pytest.approx(wilson, abs=0.02)
     assert measure("accuracy", labels, predicted).value == share

@@ -1,5 +1,7 @@
 """The evaluate stage on models trained on a small world."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,10 @@ from pipeline import files
 from pipeline.config import ConfigError, DataError, build_from
 from pipeline.data.order import rows_at
 from pipeline.data.shards import TokenRows
-from pipeline.evaluate.task import LabelledSource, load_task
+from pipeline.evaluate.forms import Reading
+from pipeline.evaluate.seeds import spreads
+from pipeline.evaluate.task import load_task
+from pipeline.flow.record import Record
 from pipeline.models.artifact import load_model
 from pipeline.objectives.mlm import MlmConfig
 from pipeline.runtime import rng_of
@@ -67,8 +72,7 @@ def test_accuracy_is_that_of_rows_answered_one_by_one(inputs, tmp_path):
     results = stage_of().run(FakeWork(tmp_path, inputs))
     network, _ = load_model(inputs["finetune"] / "model")
     vocabulary = TokenRows(inputs["tokens"], "train").vocabulary()
-    texts = load_task(inputs["task"]).texts_of("test")
-    source = LabelledSource(texts, vocabulary, max_length=16)
+    source = load_task(inputs["task"]).source("test", vocabulary, Reading(16))
     test = list(files.read_json_lines(inputs["task"] / "test.jsonl"))
     right = 0
     for row, line in enumerate(test):
@@ -115,3 +119,28 @@ def test_mistakes_are_refused_in_words(inputs, tmp_path):
     files.write_json(other / "task.json", {"labels": ["x", "y"], "metric": "accuracy"})
     with pytest.raises(DataError, match="trained on other labels"):
         stage_of().run(FakeWork(tmp_path, {**inputs, "task": other}))
+
+
+def test_models_that_differ_in_the_seed_only_have_a_median(inputs, tmp_path):
+    folders = {}
+    for name, seed, epochs in (("a-seed0", 0, 1), ("a-seed1", 1, 1), ("b", 0, 2)):
+        folders[name] = tmp_path / name
+        config = {"model": f"pretrain-seed{seed}", "epochs": epochs, "train": {"seed": seed}}
+        read = f"pretrain-seed{seed}"
+        for stage, made, reads in (
+            (read, {"seed": seed}, {}),
+            (name, config, {read: {"folder": read}}),
+        ):
+            facts = {"config": made, "inputs": reads, "sources": {}, "stage": stage}
+            blank = {field.name: "" for field in dataclasses.fields(Record)}
+            Record(**{**blank, **facts}).write(tmp_path / stage)
+    found = spreads(folders, {"a-seed0": 0.5, "a-seed1": 0.75, "b": 0.9})
+    assert found == {
+        "a": {
+            "models": ["a-seed0", "a-seed1"],
+            "median": 0.625,
+            "low": 0.5,
+            "high": 0.75,
+            "deviation": pytest.approx(0.125 * 2**0.5),
+        }
+    }

@@ -2,18 +2,15 @@
 
 import pytest
 import torch
-from small_world import LABELS, TRAIN, FakeWork, make_world
+from small_world import LABELS, TRAIN, InThisProcess, make_world, write_pairs
 
-from data_prep.text_pairs import TextPairs
 from pipeline import files
 from pipeline.config import ConfigError, build_from
-from pipeline.data.loader import Loader
 from pipeline.data.shards import TokenRows
 from pipeline.models.artifact import load_model, save_model
 from pipeline.models.encoder import EncoderConfig
 from pipeline.models.heads import MaskedLanguageModel
 from pipeline.stages.finetune_cloze import FinetuneCloze
-from pipeline.train.engine import on_device, total_loss
 
 SHAPE = EncoderConfig(
     num_layers=1,
@@ -37,38 +34,13 @@ def inputs(tmp_path_factory):
     torch.manual_seed(2)
     network = MaskedLanguageModel(SHAPE, vocabulary.size)
     save_model(folder / "unilm" / "model", network, vocabulary, {})
-    rows = {split: f"{inputs['task']}/{split}.jsonl" for split in ("train", "validation")}
-    words = {str(number): label for number, label in enumerate(LABELS)}
-    tasks = {"animal": {**rows, "inputs": "{text}", "targets": "one {label}", "words": words}}
-    stage = build_from(
-        TextPairs, {"kind": "text_pairs", "vocab": "vocab", "tasks": tasks, "row_length": 48}
-    )
-    stage.run(FakeWork(folder / "pairs", {"vocab": inputs["tokens"] / "tokenizer"}))
-    return inputs | {"unilm": folder / "unilm", "pairs": folder / "pairs"}
+    pairs = write_pairs(folder, inputs, {"animal": {"inputs": "{text}", "targets": "one {label}"}})
+    return inputs | {"unilm": folder / "unilm", "pairs": pairs}
 
 
 def stage_of(**changes):
     values = {"kind": "finetune_cloze", "model": "unilm", "tasks": "pairs", "masking": MASKING}
     return build_from(FinetuneCloze, {**values, "train": TRAIN, **changes}, "t")
-
-
-class InThisProcess(FakeWork):
-    """A work whose training jobs are a few steps of a plain optimizer."""
-
-    def train(self, stage):
-        trainable = stage.trainable(self.inputs)
-        objective = trainable.objective.train()
-        loader = Loader(trainable.source, seed=0, batch=16, micro_batch=16, order=trainable.order)
-        optimizer = torch.optim.AdamW(objective.parameters(), lr=0.01)
-        for step in range(trainable.steps):
-            [batch] = loader.micro_batches(step)
-            sums = objective(on_device(batch, torch.device("cpu")))
-            optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / trainable.steps)
-            optimizer.zero_grad()
-            total_loss(sums, objective.weights, objective.counts(batch)).backward()
-            optimizer.step()
-        loader.close()
-        trainable.save(self.out / "model")
 
 
 @pytest.mark.slow

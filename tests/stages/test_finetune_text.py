@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from small_world import LABELS, TRAIN, FakeWork, make_world
+from small_world import LABELS, TRAIN, InThisProcess, make_world, write_pairs
 
-from data_prep.text_pairs import TextPairs
 from pipeline import files
 from pipeline.config import ConfigError, build_from
 from pipeline.data.example import IGNORED
@@ -15,7 +14,6 @@ from pipeline.models.artifact import load_model, save_model
 from pipeline.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from pipeline.stages.finetune_text import FinetuneText
 from pipeline.stages.pretrain import Pretrain
-from pipeline.train.engine import on_device, total_loss
 
 SHAPE = {"num_layers": 1, "hidden_size": 32, "num_heads": 2, "head_size": 16, "ffn_size": 64}
 MODEL = {"type": "encoder_decoder", **SHAPE, "dropout": 0.0, "max_length": 40}
@@ -30,41 +28,16 @@ def inputs(tmp_path_factory):
     torch.manual_seed(2)
     network = EncoderDecoder(build_from(EncoderDecoderConfig, MODEL), vocabulary.size)
     save_model(folder / "t5" / "model", network, vocabulary, {})
-    rows = {f"{split}": f"{inputs['task']}/{split}.jsonl" for split in ("train", "validation")}
-    words = {str(number): label for number, label in enumerate(LABELS)}
     tasks = {
-        "animal": {**rows, "inputs": "eats {text}", "words": words},
-        "first": {**rows, "inputs": "runs {text}", "targets": "one {label}", "words": words},
+        "animal": {"inputs": "eats {text}", "metrics": ["accuracy", "bleu"]},
+        "first": {"inputs": "runs {text}", "targets": "one {label}"},
     }
-    stage = build_from(
-        TextPairs, {"kind": "text_pairs", "vocab": "vocab", "tasks": tasks, "row_length": 48}
-    )
-    stage.run(FakeWork(folder / "pairs", {"vocab": inputs["tokens"] / "tokenizer"}))
-    return inputs | {"t5": folder / "t5", "pairs": folder / "pairs"}
+    return inputs | {"t5": folder / "t5", "pairs": write_pairs(folder, inputs, tasks)}
 
 
 def stage_of(**changes):
     values = {"kind": "finetune_text", "model": "t5", "tasks": "pairs", "input_length": 36}
     return build_from(FinetuneText, {**values, "target_length": 12, "train": TRAIN, **changes}, "t")
-
-
-class InThisProcess(FakeWork):
-    """A work whose training jobs are a few steps of a plain optimizer."""
-
-    def train(self, stage):
-        trainable = stage.trainable(self.inputs)
-        objective = trainable.objective.train()
-        loader = Loader(trainable.source, seed=0, batch=16, micro_batch=16, order=trainable.order)
-        optimizer = torch.optim.AdamW(objective.parameters(), lr=0.01)
-        for step in range(trainable.steps):
-            [batch] = loader.micro_batches(step)
-            sums = objective(on_device(batch, torch.device("cpu")))
-            optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / trainable.steps)
-            optimizer.zero_grad()
-            total_loss(sums, objective.weights, objective.counts(batch)).backward()
-            optimizer.step()
-        loader.close()
-        trainable.save(self.out / "model")
 
 
 def test_one_network_learns_to_answer_both_tasks(inputs, tmp_path):
@@ -78,6 +51,9 @@ def test_one_network_learns_to_answer_both_tasks(inputs, tmp_path):
         assert found["low"] > 0.45, "a third of the answers are right by chance"
         assert found["low"] < found["exact_match"] <= found["high"]
         assert {e["target"] for e in found["examples"]} <= {begins + label for label in LABELS}
+    accuracy = answers["animal"]["scores"]["accuracy"]
+    assert accuracy["value"] == answers["animal"]["exact_match"]
+    assert answers["animal"]["scores"].keys() == {"accuracy", "bleu"}
 
 
 def test_the_network_is_the_pretrained_one_with_its_own_dropout(inputs):

@@ -57,7 +57,7 @@ def charts_of(series: Mapping[str, Points]) -> list[Chart]:
         "training": series.get("accuracy", ()),
         "held out": series.get(HELD_OUT + "accuracy", ()),
     }
-    replaced = {"replaced modules": series.get("replaced", ())}
+    replaced = {"replaced modules": series.get("modules_replaced", ())}
     found = []
     for title, lines in (("Loss", losses), ("Accuracy", accuracy), ("Replaced", replaced)):
         drawn = {name: points for name, points in lines.items() if points}

@@ -16,8 +16,17 @@ NOT_A_LOSS = ("accuracy",)
 BASELINE_TITLES = {
     "majority": "majority class",
     "tfidf_logistic_regression": "TF-IDF + logistic regression",
+    "mean": "mean of all numbers",
+    "tfidf_ridge_regression": "TF-IDF + ridge regression",
 }
-TRAINING_KINDS = ("pretrain", "finetune", "theseus")
+TRAINING_KINDS = (
+    "pretrain",
+    "finetune",
+    "theseus",
+    "theseus_pretrain",
+    "distill",
+    "distill_pretrain",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +174,11 @@ def setting_of(notes: Sequence[Mapping[str, Any]]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Classified:
-    """One line of the result table; a baseline has neither size nor speed."""
+    """One line of the result table; a baseline has neither size nor speed.
+
+    The first classifier is not compared with itself. A line for several seeds has their median, and for an interval
+    the lowest and the highest.
+    """
 
     name: str
     value: float
@@ -176,6 +189,8 @@ class Classified:
     num_bytes: int | None = None
     milliseconds: float | None = None
     relative_speed: float | None = None
+    difference: float | None = None  # to the first classifier
+    p_value: float | None = None
 
     @property
     def title(self) -> str:
@@ -184,13 +199,14 @@ class Classified:
 
 
 def classified_of(results: Mapping[str, Any]) -> list[Classified]:
-    """Baselines, then classifiers, of a `results.json`."""
+    """Baselines, then classifiers, then medians over seeds, of a `results.json`."""
     lines = [
         Classified(name, score["value"], score["low"], score["high"])
         for name, score in results["baselines"].items()
     ]
     for name, model in results["classifiers"].items():
         score, latency = model["score"], model["latency"]
+        against = model.get("against_first", {})
         lines.append(
             Classified(
                 name,
@@ -202,6 +218,11 @@ def classified_of(results: Mapping[str, Any]) -> list[Classified]:
                 num_bytes=model["bytes"],
                 milliseconds=latency["median_ms"],
                 relative_speed=latency["relative_speed"],
+                difference=against.get("value"),
+                p_value=against.get("p_value"),
             )
         )
+    for name, spread in results.get("spreads", {}).items():
+        title = f"{name}: median of {len(spread['models'])} seeds, lowest, highest"
+        lines.append(Classified(title, spread["median"], spread["low"], spread["high"]))
     return lines

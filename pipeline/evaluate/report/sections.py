@@ -15,7 +15,15 @@ from pipeline.evaluate.report.outputs import (
     of_kind,
     training_of,
 )
-from pipeline.evaluate.report.wording import duration, number, share, short, size, words
+from pipeline.evaluate.report.wording import (
+    duration,
+    number,
+    share,
+    short,
+    size,
+    test_rows,
+    words,
+)
 
 LOCAL_RUNS = "The links to runs work while `theseum ui` serves the store of this run."
 HEADLINES = {"corpus": "Corpus", "evaluate": "Results"}
@@ -181,13 +189,23 @@ def results(output: Output) -> Markup:
         for term, value in model["before"].items()
         if term in model["after"]
     ]
-    head = (metric, "", "95 % interval", "layers", "parameters", "file", "ms per sentence", "speed")
+    head = (
+        metric,
+        "",
+        "95 % interval",
+        "to the first",
+        "layers",
+        "parameters",
+        "file",
+        "ms per sentence",
+        "speed",
+    )
     return joined(
         tag("h2", headline(output)),
         tag(
             "p",
-            f"{metric.capitalize()} on {number(task['rows'])} test texts with "
-            f"{len(task['labels'])} labels. Speed is the latency of single sentences on "
+            f"{metric.capitalize()} on {test_rows(task)}; differences to the first model with "
+            "the probability that chance makes one as large. Speed is the latency of single sentences on "
             f"{found['threads']} CPU thread{'s' if found['threads'] > 1 else ''}, the models measured in turns.",
             class_="soft",
         ),
@@ -213,6 +231,9 @@ def _result(line: Classified) -> tuple[Child, ...]:
         tag("strong", share(line.value)),
         scale,
         f"{100 * line.low:.1f} – {100 * line.high:.1f}",
+        None
+        if line.difference is None
+        else f"{100 * line.difference:+.1f} (p = {line.p_value or 0:.3f})",
         None if line.layers is None else str(line.layers),
         None if line.parameters is None else short(line.parameters),
         None if line.num_bytes is None else size(line.num_bytes),

@@ -12,7 +12,15 @@ from pipeline.evaluate.report.outputs import (
     of_kind,
     training_of,
 )
-from pipeline.evaluate.report.wording import duration, number, share, short, size, words
+from pipeline.evaluate.report.wording import (
+    duration,
+    number,
+    share,
+    short,
+    size,
+    test_rows,
+    words,
+)
 
 LINE_WIDTH = 100
 NARROWEST_LABELS = 12
@@ -112,8 +120,7 @@ def _results(output: Output) -> Iterator[Entry]:
     yield (
         output.name,
         (
-            f"{words(task['metric'])} on {number(task['rows'])} test texts with {len(task['labels'])} "
-            "labels, 95 % intervals; speed on single sentences"
+            f"{words(task['metric'])} on {test_rows(task)}, 95 % intervals; speed on single sentences"
         ),
     )
     width = max(len(line.title) for line in lines)

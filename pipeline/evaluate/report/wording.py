@@ -1,5 +1,8 @@
 """Numbers as people read them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 def number(value: float) -> str:
     """A count, with thousands separated.
@@ -66,3 +69,13 @@ def words(name: str) -> str:
     'too few sentences'
     """
     return name.replace("_", " ")
+
+
+def test_rows(task: Mapping[str, Any]) -> str:
+    """How many rows a task was tested on, and how many labels it has, if any.
+
+    >>> test_rows({"rows": 1000, "labels": ["a", "b"]})
+    '1,000 test texts with 2 labels'
+    """
+    labels = f" with {len(task['labels'])} labels" if task["labels"] else ""
+    return f"{number(task['rows'])} test texts{labels}"
