@@ -42,4 +42,22 @@ class ConstantRate:
         return 1.0 if step >= replacing_steps else self.rate
 
 
-RateConfig = Annotated[LinearRate | ConstantRate, Field(discriminator="type")]
+@config
+class AntiCurriculumRate:
+    """1 less the linear rate: from 1 - base_rate down to 0 within `replacing_epochs`, then 1.
+
+    The control of the paper: a curriculum upside down.
+    """
+
+    type: Literal["anti_curriculum"] = "anti_curriculum"
+    base_rate: Share = 0.3
+    replacing_epochs: Epochs = 2.0
+
+    def at(self, step: int, replacing_steps: int) -> float:
+        """The rate of the 0-based `step`, when replacing lasts `replacing_steps`."""
+        if step >= replacing_steps:
+            return 1.0
+        return 1.0 - LinearRate(base_rate=self.base_rate).at(step, replacing_steps)
+
+
+RateConfig = Annotated[LinearRate | ConstantRate | AntiCurriculumRate, Field(discriminator="type")]

@@ -1,45 +1,47 @@
-"""BERT-of-Theseus (Xu et al. 2020): replace the layers of a classifier while it works.
+"""BERT-of-Theseus (Xu et al. 2020): replace the layers of a network while it works.
 
-A module is a group of the predecessor's layers and the one successor layer that is to do their
-work. At each step every module is replaced or not by one keyed draw, equal on all ranks and in all
-accumulation steps. Only successor layers learn; the task's loss is the only one.
+A module is a group of the predecessor's layers and the one successor layer that is to do their work. At each step
+every module is replaced or not by one keyed draw, equal on all ranks and in all accumulation steps. Only successor
+layers learn; the loss is that of the objective, whichever it is: a task's or one of pretraining.
 
-Where this differs from the released code: what is frozen requires no gradient, so it has no part in
-the clipping norm, and the predecessor's layers stay in evaluation mode, so their dropout is off.
+Where this differs from the released code: what is frozen requires no gradient, so it has no part in the clipping
+norm, and the predecessor's layers stay in evaluation mode, so their dropout is off, unless they are asked not to.
 """
 
-import copy
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import ConfigError
-from pipeline.models.heads import SequenceClassifier
-from pipeline.models.transformer import BlockCache, Carry, Memory, Views, run_blocks
-from pipeline.objectives.classification import Classification
-from pipeline.objectives.objective import tell_step
+from pipeline.compress.shallow import Splits, shallow_layers, shallow_network, stacks_of
+from pipeline.compress.splits import Start, groups_of
+from pipeline.models.transformer import BlockCache, Carry, Memory, Views, mixers_of, run_blocks
+from pipeline.objectives.objective import Objective
 from pipeline.runtime import rng_of
+
+Mode = Literal["evaluation", "training"]
 
 
 class ReplaceableModule(nn.Module):
     """A block that is either its frozen predecessors, one after the other, or their successor.
 
-    In evaluation mode it is the successor.
+    In evaluation mode it is the successor. `mode` is that of the predecessors while the successor trains.
     """
 
-    def __init__(self, predecessors: Sequence[nn.Module], successor: nn.Module) -> None:
+    def __init__(
+        self, predecessors: Sequence[nn.Module], successor: nn.Module, mode: Mode = "evaluation"
+    ) -> None:
         super().__init__()
         self.predecessors = nn.ModuleList(predecessors)
         self.successor = successor
+        self.mode = mode
         self.replaced = False
 
     def train(self, mode: bool = True) -> "ReplaceableModule":
-        """Training mode for the successor only."""
+        """Training mode for the successor, and for predecessors that were asked to."""
         super().train(mode)
-        self.predecessors.eval()
+        self.predecessors.train(mode and self.mode == "training")
         return self
 
     def forward(
@@ -57,103 +59,90 @@ class ReplaceableModule(nn.Module):
         return run_blocks(list(self.predecessors), hidden, carry, views, memory)
 
 
-class TheseusObjective(Classification):
-    """Trains `num_layers` successor layers inside `predecessor`, which it takes over and freezes.
+class TheseusObjective(Objective):
+    """`inner` on the network it keeps, whose layers it takes over, freezes and replaces by those of `splits`.
 
-    `rate` is the probability that a module is replaced at a step. Besides the task's figures it
-    reports `replaced`, the share of modules that were. A successor that is not used in a step has a
-    gradient of zero, in every engine.
+    `rate` is the probability that a module is replaced at a step. Besides the figures of `inner` it
+    reports `modules_replaced`, the share of modules that were. A successor that is not used in a step has a
+    gradient of zero, in every engine. Networks beside the one that is kept, such as the generator of
+    replaced token detection, train as ever.
     """
 
     def __init__(
         self,
-        predecessor: SequenceClassifier,
+        inner: Objective,
+        splits: Splits,
         *,
-        num_layers: int,
         rate: Callable[[int], float],
         seed: int,
+        start: Start = "bottom",
+        mode: Mode = "evaluation",
     ) -> None:
-        layers = list(predecessor.encoder.layers)
-        groups = _groups_of(layers, num_layers)
-        successors = copy.deepcopy(layers[:num_layers])  # the paper's start: the first layers
-        predecessor.requires_grad_(requires_grad=False)
-        predecessor.encoder.layers = nn.ModuleList(
-            ReplaceableModule(group, successor)
-            for group, successor in zip(groups, successors, strict=True)
-        )
-        super().__init__(predecessor)
-        self.network: SequenceClassifier = predecessor
+        super().__init__()
+        network = inner.kept()
+        successors = shallow_layers(network, splits, start)
+        network.requires_grad_(requires_grad=False)
+        for name, stack in stacks_of(network).items():
+            layers = list(stack.layers)
+            stack.layers = nn.ModuleList(
+                ReplaceableModule([layers[n] for n in group], successor, mode)
+                for group, successor in zip(groups_of(splits[name]), successors[name], strict=True)
+            )
+        self.inner = inner
+        # The modules in the order they are run, an encoder's before a decoder's.
+        self.replaceable = [m for m in network.modules() if isinstance(m, ReplaceableModule)]
+        frozen = {id(part) for m in self.replaceable for part in m.predecessors.modules()}
+        self.drawing = [m for m in mixers_of(inner) if id(m) not in frozen]
         self.rate = rate
         self.seed = seed
 
     @property
-    def replaceable(self) -> list[ReplaceableModule]:
-        """The modules in the order they are run."""
-        modules = [m for m in self.network.encoder.layers if isinstance(m, ReplaceableModule)]
-        assert len(modules) == len(self.network.encoder.layers)
-        return modules
+    def weights(self) -> Mapping[str, float]:
+        """Those of the objective."""
+        return self.inner.weights
 
     def at_step(self, step: int) -> None:
-        """Draw which modules are replaced in `step`, and what successors draw for themselves."""
-        for module in self.replaceable:
-            tell_step(module.successor, step)
+        """Draw which modules are replaced in `step`; predecessors draw nothing, what trains does."""
+        for mixer in self.drawing:
+            mixer.at_step(step)
         draws = rng_of(self.seed, "theseus", step).random(len(self.replaceable))
         for module, draw in zip(self.replaceable, draws, strict=True):
             module.replaced = bool(draw < self.rate(step))
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
-        """As for the task, and rows for `replaced`."""
-        return {**super().counts(batch), "replaced": len(batch["label"])}
+        """As for the objective, and rows for `modules_replaced`."""
+        return {**self.inner.counts(batch), "modules_replaced": _rows(batch)}
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The task's sums, of the hybrid and with `replaced`; in evaluation of the successor alone."""
-        sums = super().forward(batch)
+        """The objective's sums, of the hybrid and with `modules_replaced`; in evaluation of the successor alone."""
+        sums = self.inner(batch)
         if not self.training:
             return sums
         idle = [module for module in self.replaceable if not module.replaced]
         share = 1.0 - len(idle) / len(self.replaceable)
-        sums["replaced"] = torch.full_like(sums["accuracy"], share * len(batch["label"]))
+        term = next(iter(self.weights))
+        replaced = torch.full_like(sums[term].detach(), share * _rows(batch))
         if idle:
-            sums["cross_entropy"] = sums["cross_entropy"] + _nothing_of(idle)
-        return sums
+            sums[term] = sums[term] + _nothing_of(idle)
+        return {**sums, "modules_replaced": replaced}
 
-    def kept(self) -> SequenceClassifier:
-        """The successor as an ordinary classifier of `num_layers` layers, sharing its tensors."""
-        hybrid = self.network
-        successor = _empty_classifier(hybrid, len(self.replaceable))
-        successor.encoder.embeddings = hybrid.encoder.embeddings
-        successor.encoder.layers = nn.ModuleList([m.successor for m in self.replaceable])
-        successor.pooler = hybrid.pooler
-        successor.classifier = hybrid.classifier
-        assert not any(parameter.is_meta for parameter in successor.parameters())
-        return successor.train(hybrid.training)
+    def figures(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        """Those of the objective."""
+        return self.inner.figures(statistics)
 
-
-def _groups_of(layers: list[nn.Module], num_groups: int) -> list[list[nn.Module]]:
-    """`layers` in `num_groups` consecutive groups of equal size; ConfigError if that cannot be."""
-    if words := why_uneven(num_groups, len(layers)):
-        raise ConfigError([f"num_layers: {words}"])
-    size = len(layers) // num_groups
-    return [layers[start : start + size] for start in range(0, len(layers), size)]
+    def kept(self) -> Any:
+        """The successor as an ordinary network of the same kind, sharing its tensors."""
+        hybrid = self.inner.kept()
+        successors: dict[str, list[nn.Module]] = {name: [] for name in stacks_of(hybrid)}
+        for name, stack in stacks_of(hybrid).items():
+            for module in stack.layers:
+                assert isinstance(module, ReplaceableModule)
+                successors[name].append(module.successor)
+        return shallow_network(hybrid, successors)
 
 
-def why_uneven(num_groups: int, num_layers: int) -> str:
-    """Why `num_layers` cannot be cut into `num_groups` equal groups of two or more, "" if they can."""
-    if num_groups < num_layers and num_layers % num_groups == 0:
-        return ""
-    fitting = [n for n in range(1, num_layers) if num_layers % n == 0]
-    allowed = " or ".join(map(str, fitting)) or "a deeper model"
-    return f"{num_groups}: does not share out the {num_layers} layers evenly; use {allowed}"
-
-
-def _empty_classifier(like: SequenceClassifier, num_layers: int) -> SequenceClassifier:
-    """A classifier of `num_layers` layers, otherwise shaped as `like`, without weights."""
-    mixers = like.config.mixers and tuple(
-        layer.mixer for layer in like.config.core().layers[:num_layers]
-    )
-    shape = dataclasses.replace(like.config, num_layers=num_layers, mixers=mixers)
-    with torch.device("meta"):
-        return SequenceClassifier(shape, like.vocab_size, like.num_labels)
+def _rows(batch: Mapping[str, Any]) -> int:
+    return len(next(iter(batch.values())))
 
 
 def _nothing_of(idle: Sequence[ReplaceableModule]) -> Tensor:

@@ -1,7 +1,8 @@
 """The `pretrain` stage: one objective on one network, from random weights, on packed token rows."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,7 +11,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from pipeline import files
 from pipeline.config import ConfigError, as_dict, config
+from pipeline.data.curriculum import Curriculum, CutRows, Rows
 from pipeline.data.example import Example
 from pipeline.data.joined import JoinedRows
 from pipeline.data.mixture import MixedOrder, MixtureConfig, strangers
@@ -21,17 +24,22 @@ from pipeline.models.artifact import save_model
 from pipeline.objectives import ObjectiveConfig
 from pipeline.objectives.objective import Objective
 from pipeline.runtime import key_of
+from pipeline.tokenizer import Vocabulary
 from pipeline.train.combinations import positions_needed, why_not
 from pipeline.train.run import AtLeastOne, Measure, Trainable, TrainSettings
+from pipeline.train.sketch import BlankRows, Sketch
+from pipeline.train.until import Until
 from pipeline.train.yardstick import yardstick_of
 
 
 @config
 class Pretrain:
-    """Pretrain `model` with `objective` for `steps` updates on the rows of the `tokens` stage.
+    """Pretrain `model` with `objective` on the rows of the `tokens` stage.
 
-    `mixture` says how often the rows of each source are read; without it every row is read once in
-    an epoch. Supervised `tasks` of a `text_pairs` stage are further sources, for objective text_to_text.
+    The run ends after so many `steps`, that is updates, or `until` so many tokens, hours or FLOPs are
+    spent. `mixture` says how often the rows of each source are read; without it every row is read once in
+    an epoch. `curriculum` cuts rows short at first. Supervised `tasks` of a `text_pairs` stage are further
+    sources, for objective text_to_text.
     """
 
     makes: ClassVar[Artifact] = "language_model"
@@ -42,9 +50,11 @@ class Pretrain:
     tokens: Annotated[str, Reads("tokens")]
     model: ModelConfig
     objective: ObjectiveConfig
-    steps: AtLeastOne
+    steps: AtLeastOne | None = None
+    until: Until | None = None
     tasks: Annotated[str, Reads("text_pairs")] | None = None
     mixture: MixtureConfig | None = None
+    curriculum: Curriculum | None = None
     train: TrainSettings = Field(default_factory=TrainSettings)
 
     def __post_init__(self) -> None:
@@ -60,6 +70,12 @@ class Pretrain:
                 f"objective {self.objective.type} knows no tasks; "
                 "allowed: objective.type text_to_text, or no tasks"
             )
+        if (self.steps is None) == (self.until is None):
+            raise ValueError(
+                "a run ends after steps, or until tokens, hours or flops are spent; give one of both"
+            )
+        if self.curriculum is not None:
+            self._check_curriculum(self.curriculum)
 
     def sources(self) -> Sequence[Path]:
         """Nothing from outside the store."""
@@ -68,7 +84,8 @@ class Pretrain:
     def run(self, work: Work) -> Mapping[str, Any]:
         """Train, and say what came out."""
         work.train(self)
-        return {"steps": self.steps, "rows": self.train.batches().rows_before(self.steps)}
+        steps = files.read_json(work.out / "done.json")["steps"]
+        return {"steps": steps, "rows": self.train.batches().rows_before(steps)}
 
     def trainable(self, inputs: Mapping[str, Path]) -> Trainable:
         """Network, data and objective, the same on every rank."""
@@ -76,28 +93,47 @@ class Pretrain:
         vocabulary = rows.vocabulary()
         if words := self._too_long(rows.row_length):
             raise ConfigError([words])
+        if self.curriculum is not None and (words := self.curriculum.why_not(rows.row_length)):
+            raise ConfigError([f"curriculum: {words}"])
         read = self._with_tasks(rows, inputs, "train")
         torch.manual_seed(key_of(self.train.seed, "init") % (1 << 63))
         chosen: Any = self.objective  # trains this model: `why_not` has been asked
         objective: Objective = chosen.objective(self.model, vocabulary.size)
         kept: Any = objective.kept()
-        corruption = self.objective.corruption(vocabulary, rows.row_length)
+        corruption_of = functools.cache(
+            functools.partial(self.objective.corruption, vocabulary)
+        )  # by the length of rows
+        corruption = corruption_of(rows.row_length)
         facts = {"objective": as_dict(self.objective), "row_length": rows.row_length}
         return Trainable(
             objective=objective,
-            source=CorruptedRows(read, corruption),
+            source=CorruptedRows(read, corruption, self._growth(rows.row_length, corruption_of)),
             held_out=CorruptedRows(self._with_tasks(unseen, inputs, "validation"), corruption),
             steps=self.steps,
             settings=self.train,
             save=lambda folder: save_model(folder, kept, vocabulary, facts),
             order=self._order(read),
             yardstick=self._yardstick(kept, unseen),
+            until=self.until,
         )
 
+    def sketch(self, stages: Mapping[str, Any], vocabulary: Vocabulary) -> Sketch:
+        """What will be trained, told before there are tokens; `vocabulary` may be a blank one."""
+        row_length = stages[self.tokens].row_length
+        chosen: Any = self.objective
+        with torch.device("meta"):
+            objective: Objective = chosen.objective(self.model, vocabulary.size)
+        corruption = self.objective.corruption(vocabulary, row_length)
+        source = CorruptedRows(BlankRows(row_length), corruption)
+        return Sketch(objective, source, self.train, self.steps, self.until)
+
     def conflicts(self, stages: Mapping[str, Any], processes: int) -> Iterator[Conflict]:
-        """Rows too long, unknown sources, a warm-up without end, batches that cannot be shared out."""
-        if words := self._too_long(stages[self.tokens].row_length):
+        """Rows too long or not cut, unknown sources, a warm-up without end, batches that cannot be shared out."""
+        row_length = stages[self.tokens].row_length
+        if words := self._too_long(row_length):
             yield ("model", "max_length"), words
+        if self.curriculum is not None and (words := self.curriculum.why_not(row_length)):
+            yield ("curriculum", "first_tokens"), words
         if self.mixture is not None:
             names = [source.name for source in stages[stages[self.tokens].corpus].inputs]
             if self.tasks is not None:
@@ -119,6 +155,22 @@ class Pretrain:
         if self.tasks is None:
             return rows
         return JoinedRows([rows, TokenRows(inputs[self.tasks], split)])
+
+    def _check_curriculum(self, curriculum: Curriculum) -> None:
+        if self.tasks is not None:
+            raise ValueError(
+                "curriculum cuts the ends of rows off, which are the targets of tasks; allowed: one of both"
+            )
+        if self.steps is not None and curriculum.steps >= self.steps:
+            raise ValueError(
+                f"curriculum.steps {curriculum.steps} is not less than the {self.steps} steps of the run, so "
+                "whole rows are never read; use fewer"
+            )
+
+    def _growth(self, row_length: int, corruption_of: Callable[[int], Any]) -> "Growth | None":
+        if self.curriculum is None:
+            return None
+        return Growth(self.curriculum, row_length, corruption_of)
 
     def _order(self, rows: TokenRows | JoinedRows) -> MixedOrder | None:
         if self.mixture is None:
@@ -147,15 +199,25 @@ class Pretrain:
 
 
 @dataclasses.dataclass(frozen=True)
+class Growth:
+    """How rows become longer, and how rows of a length are corrupted."""
+
+    curriculum: Curriculum
+    row_length: int
+    corruption_of: Callable[[int], Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class CorruptedRows:
     """Token rows as a Source, corrupted for an objective.
 
     A corruption that has `corrupt_beside` is given another row too, drawn at random; one that has `at_step` changes
-    with the steps of training.
+    with the steps of training, as rows do that have a `growth`.
     """
 
-    rows: TokenRows | JoinedRows
+    rows: Rows
     corruption: Any
+    growth: Growth | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -173,8 +235,12 @@ class CorruptedRows:
 
     def at_step(self, step: int) -> "CorruptedRows":
         """The same rows as step number `step` corrupts them."""
-        told = getattr(self.corruption, "at_step", None)
-        return dataclasses.replace(self, corruption=told(step)) if told else self
+        rows, corruption = self.rows, self.corruption
+        if (growth := self.growth) is not None:
+            length = growth.curriculum.length(step, growth.row_length)
+            rows, corruption = CutRows(rows, length), growth.corruption_of(length)
+        told = getattr(corruption, "at_step", None)
+        return CorruptedRows(rows, told(step) if told else corruption)
 
     def collate(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
         """One batch."""

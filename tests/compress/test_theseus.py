@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.compress.rate import ConstantRate, LinearRate
+from pipeline.compress.rate import AntiCurriculumRate, ConstantRate, LinearRate
 from pipeline.compress.theseus import TheseusObjective
-from pipeline.config import ConfigError
 from pipeline.models.encoder import EncoderConfig, view_of
 from pipeline.models.heads import SequenceClassifier
+from pipeline.objectives.classification import Classification
 
 SHAPE = EncoderConfig(
     num_layers=6, hidden_size=16, num_heads=2, ffn_size=32, max_length=12, dropout=0.0
@@ -26,11 +26,9 @@ def predecessor_of(shape=SHAPE):
     return SequenceClassifier(shape, 64, LABELS)
 
 
-def objective_of(predecessor, *, rate=0.5, num_layers=3, seed=1):
-    constant = rate if callable(rate) else lambda step: rate
-    return TheseusObjective(
-        copy.deepcopy(predecessor), num_layers=num_layers, rate=constant, seed=seed
-    )
+def objective_of(predecessor, *, rate=0.5, split=(2, 2, 2), seed=1, **how):
+    inner = Classification(copy.deepcopy(predecessor))
+    return TheseusObjective(inner, {"encoder": split}, rate=lambda step: rate, seed=seed, **how)
 
 
 @pytest.fixture
@@ -74,14 +72,14 @@ def test_nothing_replaced_is_the_predecessor_bit_for_bit(predecessor, batch):
     objective = objective_of(predecessor, rate=0.0).train()
     scramble(objective)
     objective.at_step(0)
-    assert torch.equal(logits_of(objective.network, batch), logits_of(predecessor, batch))
+    assert torch.equal(logits_of(objective.inner.network, batch), logits_of(predecessor, batch))
 
 
 def test_all_replaced_is_the_successor_bit_for_bit(predecessor, batch):
     objective = objective_of(predecessor, rate=1.0).train()
     scramble(objective)
     objective.at_step(0)
-    trained = logits_of(objective.network, batch)
+    trained = logits_of(objective.inner.network, batch)
     assert torch.equal(trained, logits_of(objective.kept(), batch))
     assert not torch.equal(trained, logits_of(predecessor, batch))
 
@@ -92,27 +90,33 @@ def test_evaluation_runs_the_successor_whatever_was_drawn(predecessor, batch):
     objective.at_step(0)
     kept = objective.eval().kept()
     assert not kept.training
-    assert torch.equal(logits_of(objective.network, batch), logits_of(kept, batch))
+    assert torch.equal(logits_of(objective.inner.network, batch), logits_of(kept, batch))
 
 
-def test_every_draw_is_the_chain_composed_by_hand(predecessor, batch):
-    objective = objective_of(predecessor).train()
+@pytest.mark.parametrize("split", [(2, 2, 2), (3, 1, 2), (1, 1, 4)])
+def test_every_draw_is_the_chain_composed_by_hand(predecessor, batch, split):
+    objective = objective_of(predecessor, split=split).train()
     scramble(objective)
     encoder = predecessor.encoder
     views = encoder.core.views(view_of(batch["segment_ids"]))
+    ends = np.cumsum(split)
     for replaced in itertools.product((False, True), repeat=3):
         draw(objective, replaced)
         hidden = encoder.embeddings(batch["input_ids"], batch["position_ids"])
         executed = 0
         for index, choice in enumerate(replaced):
             successor = objective.replaceable[index].successor
-            chain = [successor] if choice else encoder.layers[2 * index : 2 * index + 2]
+            chain = (
+                [successor] if choice else encoder.layers[ends[index] - split[index] : ends[index]]
+            )
             for block in chain:
                 hidden, _ = block(hidden, views)
                 executed += 1
         expected = predecessor.classifier(predecessor.pooler(hidden))
-        assert torch.equal(logits_of(objective.network, batch), expected)
-        assert executed == sum(1 if choice else 2 for choice in replaced)
+        assert torch.equal(logits_of(objective.inner.network, batch), expected)
+        assert executed == sum(
+            1 if choice else size for choice, size in zip(replaced, split, strict=True)
+        )
 
 
 def test_successors_start_as_the_first_layers_of_the_predecessor(predecessor):
@@ -164,7 +168,7 @@ def test_the_gradient_is_that_of_the_whole_chain_through_frozen_layers(predecess
     draw(objective, (1, 0, 0))
 
     def loss():
-        logits = logits_of(objective.network, batch)
+        logits = logits_of(objective.inner.network, batch)
         return torch.nn.functional.cross_entropy(logits, batch["label"], reduction="sum")
 
     loss().backward()
@@ -188,9 +192,9 @@ def test_the_loss_is_that_of_the_task(predecessor, batch):
         logits_of(predecessor, batch), batch["label"], reduction="sum"
     )
     assert torch.equal(sums["cross_entropy"], expected)
-    assert (sums["replaced"].item(), counts["replaced"]) == (0.0, 4)
+    assert (sums["modules_replaced"].item(), counts["modules_replaced"]) == (0.0, 4)
     draw(objective, (1, 0, 1))
-    assert objective(batch)["replaced"].item() == pytest.approx(4 * 2 / 3)
+    assert objective(batch)["modules_replaced"].item() == pytest.approx(4 * 2 / 3)
     assert set(sums) == set(counts) - {"tokens"}
 
 
@@ -200,8 +204,19 @@ def test_predecessors_have_no_dropout_while_successors_train(batch):
     for module in objective.replaceable:
         assert not any(part.training for part in module.predecessors.modules())
         assert all(part.training for part in module.successor.modules())
-    objective.eval()
-    assert not any(part.training for part in objective.modules())
+    as_released = objective_of(predecessor_of(wet), mode="training").train()
+    assert all(part.training for part in as_released.modules())
+    for made in (objective, as_released):
+        made.eval()
+        assert not any(part.training for part in made.modules())
+
+
+def test_the_anti_curriculum_mirrors_the_curriculum_until_both_are_at_one():
+    rate, mirrored = LinearRate(base_rate=0.2), AntiCurriculumRate(base_rate=0.2)
+    for step in range(10):
+        assert mirrored.at(step, 10) == 1.0 - rate.at(step, 10)
+    assert mirrored.at(0, 10) == 0.8
+    assert {mirrored.at(step, 10) for step in range(10, 15)} == {1.0}
 
 
 def test_linear_rate_climbs_in_equal_steps_and_stays_at_one():
@@ -246,12 +261,6 @@ def test_modules_are_replaced_as_often_as_the_rate_says(predecessor):
         assert np.abs(drawn.mean(axis=0) - rate).max() < bound
         together = (drawn[:, 0] & drawn[:, 1]).mean()
         assert abs(together - rate**2) < 4.5 * math.sqrt(rate**2 * (1 - rate**2) / steps)
-
-
-def test_depths_that_do_not_divide_are_refused(predecessor):
-    for wrong in (4, 5, 6, 7):
-        with pytest.raises(ConfigError, match="use 1 or 2 or 3"):
-            objective_of(predecessor, num_layers=wrong)
 
 
 def test_in_evaluation_there_is_nothing_to_say_about_replacing(predecessor, batch):

@@ -8,6 +8,7 @@ import numpy as np
 import sentencepiece
 import torch
 
+from data_prep.text_pairs import TextPairs
 from pipeline import files
 from pipeline.config import build_from
 from pipeline.data.loader import Loader
@@ -19,6 +20,7 @@ from pipeline.models.heads import MaskedLanguageModel
 from pipeline.stages.finetune import Finetune
 from pipeline.stages.theseus import Theseus
 from pipeline.tokenizer import SPECIAL_PIECES, Vocabulary
+from pipeline.train.engine import on_device, total_loss
 from pipeline.train.engine_torch import TorchEngine
 
 WORDS = ("red", "blue", "green", "cat", "dog", "cow", "runs", "sleeps", "eats", "the", "a", "one")
@@ -119,7 +121,7 @@ def finetune_of(**changes):
     return build_from(Finetune, {**values, "train": TRAIN, **changes}, "test")
 
 
-def train(trainable, steps):
+def train(trainable, steps, term="cross_entropy"):
     """Losses of the first `steps` updates."""
     settings = trainable.settings
     engine = TorchEngine(trainable.objective, settings, rank=0, device=torch.device("cpu"))
@@ -134,14 +136,41 @@ def train(trainable, steps):
             for name, count in trainable.objective.counts(batch).items():
                 counts[name] = counts.get(name, 0) + count
         trainable.objective.at_step(step)
-        losses.append(
-            engine.step(micro_batches, counts, 5e-3, step).figures(engine.objective)[
-                "cross_entropy"
-            ]
-        )
+        result = engine.step(micro_batches, counts, 5e-3, step)
+        losses.append(result.figures(engine.objective)[term])
     return losses
 
 
 def theseus_of(**changes):
     values = {"kind": "theseus", "model": "finetune", "task": "task", "max_length": 16}
     return build_from(Theseus, {**values, "num_layers": 2, "train": TRAIN, **changes}, "test")
+
+
+def write_pairs(folder, inputs, tasks):
+    """A folder of pairs, made of the sentences of the task with their labels by name."""
+    rows = {split: f"{inputs['task']}/{split}.jsonl" for split in ("train", "validation")}
+    words = {str(number): label for number, label in enumerate(LABELS)}
+    tasks = {name: {**rows, "words": words, **task} for name, task in tasks.items()}
+    values = {"kind": "text_pairs", "vocab": "vocab", "tasks": tasks, "row_length": 48}
+    work = FakeWork(folder / "pairs", {"vocab": inputs["tokens"] / "tokenizer"})
+    build_from(TextPairs, values).run(work)
+    return folder / "pairs"
+
+
+class InThisProcess(FakeWork):
+    """A work whose training jobs are a few steps of a plain optimizer."""
+
+    def train(self, stage):
+        trainable = stage.trainable(self.inputs)
+        objective = trainable.objective.train()
+        loader = Loader(trainable.source, seed=0, batch=16, micro_batch=16, order=trainable.order)
+        optimizer = torch.optim.AdamW(objective.parameters(), lr=0.01)
+        for step in range(trainable.steps):
+            [batch] = loader.micro_batches(step)
+            sums = objective(on_device(batch, torch.device("cpu")))
+            optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / trainable.steps)
+            optimizer.zero_grad()
+            total_loss(sums, objective.weights, objective.counts(batch)).backward()
+            optimizer.step()
+        loader.close()
+        trainable.save(self.out / "model")

@@ -53,7 +53,11 @@ def told(*overrides: str) -> list[str]:
         ),
         (
             ("stages.compress.num_layers=3",),
-            [("stages.compress.num_layers: 3: does not share out the 4 layers evenly; use 1 or 2")],
+            [
+                (
+                    "stages.compress.num_layers: 3: does not share out the 4 layers evenly; use 1 or 2, or give a split"
+                )
+            ],
         ),
         (
             (
@@ -61,7 +65,9 @@ def told(*overrides: str) -> list[str]:
                 "stages.again.max_length=48",
                 "stages.again.train.micro_batch=16",
             ),
-            ["stages.again.num_layers: 2: does not share out the 2 layers evenly; use 1"],
+            [
+                "stages.again.num_layers: 2: does not share out the 2 layers evenly; use 1, or give a split"
+            ],
         ),
         (
             (f"stages.other={OTHER_TOKENS}", "stages.evaluate.tokens=other"),
