@@ -31,9 +31,9 @@ from pipeline import files
 from pipeline.config import build_from
 from pipeline.data.loader import Loader
 from pipeline.evaluate.baselines import BASELINES
-from pipeline.evaluate.classification import predictions
-from pipeline.evaluate.metrics import accuracy
-from pipeline.evaluate.task import LabelledSource, load_task
+from pipeline.evaluate.forms import Reading
+from pipeline.evaluate.metrics import measure
+from pipeline.evaluate.task import load_task
 from pipeline.models.artifact import save_model
 from pipeline.models.encoder import EncoderConfig
 from pipeline.models.heads import MaskedLanguageModel
@@ -120,11 +120,11 @@ def tuned(model: Path, tasks: Mapping[str, Path], seed: int) -> dict[str, float]
             pass
         trainable.save(model / name / "model")
         network, _ = loaded_classifier(model / name)
-        texts = load_task(folder).texts_of("test")
-        source = LabelledSource(
-            texts, load_vocabulary(model / "model" / "tokenizer"), max_length=TUNED["max_length"]
-        )
-        scores[name] = accuracy(texts.labels, predictions(network, source))
+        task = load_task(folder)
+        vocabulary = load_vocabulary(model / "model" / "tokenizer")
+        source = task.source("test", vocabulary, Reading(TUNED["max_length"]))
+        golds = task.form.golds(task.rows("test"))
+        scores[name] = measure("accuracy", golds, task.form.answered(network, source)).value
     return scores
 
 
@@ -229,10 +229,11 @@ def floors_of(made: Mapping[str, Path]) -> dict[str, dict[str, float]]:
     floors: dict[str, dict[str, float]] = {}
     for task in EPOCHS:
         loaded = load_task(made[task])
-        train, test = loaded.texts_of("train"), loaded.texts_of("test")
+        train, test = loaded.rows("train"), loaded.rows("test")
+        golds = loaded.form.golds(test)
         floors[task] = {
-            name: accuracy(test.labels, baseline(train, test.texts))
-            for name, baseline in BASELINES.items()
+            name: measure("accuracy", golds, baseline(train, test)).value
+            for name, baseline in BASELINES["classification"].items()
         }
     return floors
 

@@ -1,4 +1,4 @@
-"""The command line: `theseum run`, `plan`, `show`, `preview`, `ls`, `ui`, `matrix`, `variance`, `checkpoint`, `doctor`.
+"""The command line: `theseum run`, `plan`, `show` and what else there is to do with runs, stores and models.
 
 Heavy modules are imported by the command that needs them, so that `--help` and `plan` answer at once.
 Exit codes: 0 done, 1 failed, 2 a mistake in the configuration, 3 in the data, 130 and 143 interrupted.
@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pipeline.verbs import add_verbs
 
 if TYPE_CHECKING:
     from pipeline.flow.plan import Step
@@ -71,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
             made.add_argument("--json", action="store_true", help="as JSON")
         if name == "preview":
             _add_wishes(made)
+        if name == "plan":
+            words = "states the machines, such as configs/clusters/h100-8.yaml"
+            made.add_argument("--hardware", type=Path, metavar="FILE", help=words)
     listing = command("ls", _ls, "list what is in a store, finished or not")
     ui = command("ui", _ui, "open the MLflow UI of a store")
     ui.add_argument("--port", type=int, default=5000)
@@ -87,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     shelf.add_argument("folder", type=Path, help="folder of a training stage in the store")
     shelf.add_argument("--step", type=int, help="which one to consolidate; the newest if not given")
     shelf.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the model")
+    add_verbs(lambda name, words: command(name, _use, words))
     for made in (listing, ui, doctor):
         made.add_argument("--store", type=Path, default=Path("store"))
     return parser
@@ -135,7 +141,18 @@ def _plan(options: argparse.Namespace) -> int:
         for reason in step.reasons:
             print(f"{'':9}{'':{width}}  {reason}")
     print(_todo(run_file.name, steps))
+    _print_needs(run_file, steps, options.hardware)
     return 0
+
+
+def _print_needs(run_file: "RunFile", steps: "Sequence[Step]", hardware: Path | None) -> None:
+    if not any(step.state != "done" and step.stage.claims == "job" for step in steps):
+        return
+    from pipeline.forecast import forecasts, read_cluster
+
+    stated = read_cluster(hardware) if hardware else None
+    for line in forecasts(steps, run_file.processes, stated):
+        print(line)
 
 
 def _todo(name: str, steps: "Sequence[Step]") -> str:
@@ -284,6 +301,12 @@ def _checkpoint(options: argparse.Namespace) -> int:
     used = consolidated(options.folder, options.out, options.step)
     print(f"{options.out}: the model of {used.name}")
     return 0
+
+
+def _use(options: argparse.Namespace) -> int:
+    from pipeline.use.command import perform
+
+    return perform(options)
 
 
 def _variance(options: argparse.Namespace) -> int:

@@ -86,7 +86,7 @@ def losses_of(folder):
         for entry in files.read_json_lines(folder / "journal.jsonl")
         if entry["type"] == "metrics"
         for name, value in entry["values"].items()
-        if name != "tokens_per_second"
+        if not name.endswith("_per_second")
     }
 
 

@@ -54,8 +54,8 @@ class PairRow(Row):
 class Source(Protocol):
     """Examples by number: what a loader reads. The same (index, rng) gives the same example.
 
-    Where examples change in the course of training, `at_step(step)` is the source of that step (from 0), with examples
-    of the same shapes, and the source itself is that of the end. Most have no such method.
+    Where examples change in the course of training, `at_step(step)` is the source of that step (from 0), whose examples
+    have the same shapes, and the source itself is that of the end. Most have no such method.
     """
 
     def __len__(self) -> int: ...

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from launch.cluster import ClusterConfig as ClusterConfig
 from launch.job import Machine
 from launch.local import LocalLaunch
 from launch.spec import LaunchConfig
@@ -76,6 +77,11 @@ class RunFile:
     name: str
     head: RunHead
     stages: Mapping[str, Entry]
+
+    @property
+    def processes(self) -> int:
+        """Processes of a training job, where GPUs do not set a limit."""
+        return self.head.launch.ranks(Machine(0, 0))
 
 
 StageClass = Callable[[str], Any]

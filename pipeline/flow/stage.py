@@ -20,6 +20,7 @@ Artifact = Literal[
     "task",
     "language_model",
     "classifier",
+    "taught",
     "results",
     "export",
     "report",

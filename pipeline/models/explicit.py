@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from pipeline.models.dropout import inverse_kept, kept
 from pipeline.models.kernels import HALF
+from pipeline.models.precision import own_precision
 
 SHORT = 512  # keys up to which bfloat16 gains by it; beyond, weights are too large to keep
 
@@ -42,7 +43,7 @@ def explicit(
     `added` is a mask (bool) or a bias with -inf where unseen, broadcast to [B, H, Q, K]; `sighted`
     [.., Q, 1] says which queries see anything (None: all), the others get zeros.
     """
-    with torch.autocast(query.device.type, enabled=False):
+    with own_precision(query):
         out: Tensor = _Explicit.apply(query, key, value, added, sighted, scale, dropout)
     return out
 

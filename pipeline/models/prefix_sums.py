@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.models.precision import own_precision
+
 CHUNK = 64  # tokens; benchmarks/attention_scaling.py compares others
 Side = Literal["before", "after"]
 
@@ -65,7 +67,7 @@ class _SideSums(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, runs)
         ctx.sides, ctx.chunk = sides, min(chunk, query.shape[2])
         length = query.shape[2]
-        with torch.autocast(query.device.type, enabled=False):
+        with own_precision(query):
             q, k, v = (_cut(part, ctx.chunk) for part in (query, key, value))
             runs = _cut_runs(runs, ctx.chunk)
             out = (q @ k.mT).mul_(_mask(sides, runs, ctx.chunk, q)) @ v
@@ -78,7 +80,7 @@ class _SideSums(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, runs = ctx.saved_tensors
         length = query.shape[2]
-        with torch.autocast(query.device.type, enabled=False):
+        with own_precision(query):
             q, k, v, g = (_cut(part, ctx.chunk) for part in (query, key, value, grad))
             runs = _cut_runs(runs, ctx.chunk)
             mask = _mask(ctx.sides, runs, ctx.chunk, q)

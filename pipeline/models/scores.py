@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.models.attention import View
 from pipeline.models.dropout import dropped
+from pipeline.models.precision import own_precision
 
 
 def mean_by_scores(scores: Tensor, value: Tensor, view: View, dropout: float = 0.0) -> Tensor:
@@ -18,7 +19,7 @@ def mean_by_scores(scores: Tensor, value: Tensor, view: View, dropout: float = 0
     scores [1 or B, H, Q, K], finite, float32 or float64, and value [B, H, K, d] of the same type
     give [B, H, Q, d]; zeros for a query that sees no key. Float32 under autocast, too.
     """
-    with torch.autocast(scores.device.type, enabled=False):
+    with own_precision(scores):
         added, sighted = view.dense().added, None
         least = torch.finfo(scores.dtype).min
         if added is not None and added.dtype == torch.bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.data.example import MIXED_KINDS, Visibility
 from pipeline.models.attention import View
 from pipeline.models.masks import in_prefix
+from pipeline.models.precision import own_precision
 from pipeline.models.prefix_sums import Sides, side_sums
 
 BOTH = Sides(before=True, own=True, after=True)
@@ -132,7 +133,7 @@ def _totals(query: Tensor, key: Tensor, value: Tensor, view: SummedView) -> Tens
     cheaper way is taken, the second where the number of documents is not known.
     """
     own, other = view.visibility.query_segments, view.visibility.key_segments
-    with torch.autocast(query.device.type, enabled=False):
+    with own_precision(query):
         if own is None or other is None:
             return query @ (key.mT @ value)
         queries, keys, width, size = query.shape[2], *key.shape[2:], value.shape[3]
@@ -209,7 +210,7 @@ def sums_with(
     Earlier places are seen whole, so a cached row is one document, and kind "reverse" has no cache.
     A fixed cache is filled by the first call; later ones read it and need no `key` and `value`.
     """
-    with torch.autocast(query.device.type, enabled=False):
+    with own_precision(query):
         if cache is not None and cache.filled:
             assert cache.sums is not None
             return query @ cache.sums

@@ -59,7 +59,7 @@ def looks_at(stage: Any, rows: Rows) -> list[Look]:
 
 
 def _chosen(run_file: RunFile, name: str | None) -> str:
-    fitting = [n for n, entry in run_file.stages.items() if hasattr(entry.config, "objective")]
+    fitting = [n for n, entry in run_file.stages.items() if entry.config.kind == "pretrain"]
     if name is None and fitting:
         return fitting[0]
     if name not in fitting:

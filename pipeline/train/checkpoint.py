@@ -38,12 +38,14 @@ class Checkpoint:
 class Keep:
     """Which checkpoints stay: the `newest` so many, every step divisible by `every`, and the best.
 
-    `best` names the held-out loss, a fact of checkpoints, whose smallest value stays.
+    `best` names the held-out figure, a fact of checkpoints, whose smallest value stays, or the largest with a `sign`
+    of -1.
     """
 
     newest: int
     every: int | None = None
     best: str | None = None
+    sign: int = 1
 
 
 def save(
@@ -89,15 +91,15 @@ def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def best_of(root: Path, name: str) -> Path | None:
-    """The checkpoint with the smallest held-out `name`, the earliest of several."""
+def best_of(root: Path, name: str, sign: int = 1) -> Path | None:
+    """The checkpoint with the smallest held-out `name` (times `sign`), the earliest of several."""
     found = held_out_of(root, name)
-    return min(found, key=lambda folder: (found[folder], folder), default=None)
+    return min(found, key=lambda folder: (sign * found[folder], folder), default=None)
 
 
-def best_value(root: Path, name: str) -> float:
-    """The smallest held-out `name` among the checkpoints; inf if there is none."""
-    return min(held_out_of(root, name).values(), default=math.inf)
+def best_value(root: Path, name: str, sign: int = 1) -> float:
+    """The smallest held-out `name` (times `sign`) among the checkpoints; inf if there is none."""
+    return min((sign * value for value in held_out_of(root, name).values()), default=math.inf)
 
 
 def held_out_of(root: Path, name: str) -> dict[Path, float]:
@@ -161,7 +163,7 @@ def _tidy(root: Path, newest: str, keep: Keep) -> None:
     A later one does not count: it was found damaged, or `newest` would not be made again.
     """
     remove_unfinished(root)
-    best = best_of(root, keep.best) if keep.best else None
+    best = best_of(root, keep.best, keep.sign) if keep.best else None
     for old in [folder for folder in folders_of(root) if folder.name <= newest][keep.newest :]:
         step = int(old.name.removeprefix("step-"))
         if old != best and not (keep.every and step % keep.every == 0):

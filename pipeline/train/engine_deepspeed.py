@@ -45,6 +45,7 @@ FP16_LOSS_SCALE = {
     "consecutive_hysteresis": False,
     "min_loss_scale": 1,
 }
+HOST_MEMORY = {"device": "cpu", "pin_memory": True}
 SCALER_STATE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
@@ -84,6 +85,10 @@ def deepspeed_config(
         "steps_per_print": 1 << 30,
         "wall_clock_breakdown": False,
     }
+    if engine.offload_optimizer:
+        generated["zero_optimization"]["offload_optimizer"] = dict(HOST_MEMORY)
+    if engine.offload_parameters:
+        generated["zero_optimization"]["offload_param"] = dict(HOST_MEMORY)
     if precision == "fp16":
         generated["fp16"] |= FP16_LOSS_SCALE
     if precision != "float32":

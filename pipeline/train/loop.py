@@ -24,13 +24,17 @@ from pipeline.train.engine import (
     global_figures,
     reduce_sum,
 )
+from pipeline.train.flops import StepFlops
 from pipeline.train.guard import Guard, Outcome
 from pipeline.train.meter import Meter, check_finite
+from pipeline.train.patience import Patience
 from pipeline.train.run import Trainable
 from pipeline.train.saving import Saver
+from pipeline.train.until import Budget
 from pipeline.train.variance import variance_figures
 
-STOP, SAVE = "asked to stop", "time to save"  # travel with the counts
+# Travel with the counts.
+STOP, SAVE, CLOCK, FLOPS = "asked to stop", "time to save", "seconds on rank 0", "operations"
 
 
 class Preempted(Exception):
@@ -49,18 +53,25 @@ class Job:
     stop_asked: Callable[[], bool]
     saver: Saver | None = None  # on rank 0 only
     fresh: Callable[[], Objective] | None = None  # the same objective, untouched by the engine
+    shapes: Objective | None = None  # the same without numbers: what FLOPs are counted by
     heart: Heartbeat = field(init=False)
     guard: Guard = field(init=False)
+    budget: Budget = field(init=False)
+    patience: Patience = field(init=False)
+    flops: StepFlops = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.trainable.settings
         self.heart = Heartbeat(self.out, self.ranks.rank)
         self.guard = Guard(settings.max_skipped, settings.spike)
+        self.budget = self.trainable.budget()
+        self.patience = settings.patience_for(self.trainable.objective.rising)
+        self.flops = StepFlops(self.shapes)
 
 
-def fit(job: Job) -> None:
-    """Train to the last step, from the newest intact checkpoint if there is one."""
-    settings, steps = job.trainable.settings, job.trainable.steps
+def fit(job: Job) -> int:
+    """Train to the end of the budget, from the newest intact checkpoint if there is one. Returns the steps done."""
+    settings = job.trainable.settings
     loader = Loader(
         job.trainable.source,
         seed=settings.seed,
@@ -70,47 +81,50 @@ def fit(job: Job) -> None:
         order=job.trainable.order,
         warmup=settings.batch_warmup,
     )
-    step, guard = resume(job), job.guard
+    step, guard, budget = resume(job), job.guard, job.budget
     meter = Meter(job, step)
     if step == 0:
         with meter.paused():
             evaluate(job, step=0)
-    saved, best = step, best_so_far(job)
-    while step < steps:
+    saved, patience = step, job.patience
+    while not (budget.over(step) or patience.over):
         job.heart.beat()
         micro_batches = loader.micro_batches(guard.batch_of(step))
         job.heart.beat()
         counts = agree(job, micro_batches)
-        stop, due = counts.pop(STOP), counts.pop(SAVE)
+        stop, due, clock, flops = (counts.pop(name) for name in (STOP, SAVE, CLOCK, FLOPS))
         if step > saved and (stop or due):
             save(job, step)
             saved = step
         if stop:
             finish_saving(job)
             raise Preempted
+        budget.seconds = clock  # not before: what a stop saves is not at its end
         job.trainable.objective.train().at_step(step)  # draws are for what trains
-        lr = settings.optimizer.lr * settings.schedule.share(step, steps)
+        lr = settings.optimizer.lr * settings.schedule.at(budget.place(step))
         refuses = guard.stands_out if guard.spike else None
         key = settings.seed * 1_000_003 + step
         result = job.engine.step(micro_batches, counts, lr, key, refuses)
-        done = step + 1
+        budget.add(tokens=counts["tokens"], flops=flops)
+        done, last = step + 1, budget.over(step + 1)
         if not accepted(job, loader, step, result):
             step = saved = rewind(job, step)
             continue
-        meter.count(counts["tokens"])
-        if done % settings.log_every == 0 or done == steps:
+        meter.count(counts["tokens"], flops)
+        if done % settings.log_every == 0 or last:
             meter.log(done, result, lr, guard.skipped)
         with meter.paused():
             held_out: dict[str, float] = {}
-            if done % settings.evaluate_every == 0 or done == steps:
+            if done % settings.evaluate_every == 0 or last:
                 held_out = evaluate(job, step=done)
-            loss = held_out.get(settings.keep_best or "", math.inf)
-            if done % settings.checkpoint_every == 0 or done == steps or loss < best:
+            better = patience.better(held_out)
+            if done % settings.checkpoint_every == 0 or last or better or patience.over:
                 save(job, done, held_out)
-                saved, best = done, min(best, loss)
+                saved = done
             measure_variance(job, done)
         step = done
     finish_saving(job)
+    return step
 
 
 def accepted(job: Job, loader: Loader, step: int, result: StepResult) -> bool:
@@ -148,7 +162,10 @@ def rewind(job: Job, step: int) -> int:
     """Go back to the checkpoint before `step` and leave out the batches since; returns the step to go on from."""
     to = step // job.trainable.settings.checkpoint_every * job.trainable.settings.checkpoint_every
     folder = job.out / "checkpoints" / checkpoint.name_of(to)
-    job.guard.rewound(to, step, checkpoint.facts_of(folder).get("guard", {}))
+    facts = checkpoint.facts_of(folder)
+    job.guard.rewound(to, step, facts.get("guard", {}))
+    job.budget.load(facts.get("budget", {}))
+    job.patience.load(facts.get("patience", {}), job.patience.best)
     job.engine.load(checkpoint.read_state(checkpoint.Checkpoint(folder, to, {})))
     if job.journal:
         job.journal.note(rewound_from_step=step + 1, rewound_to_step=to)
@@ -156,13 +173,19 @@ def rewind(job: Job, step: int) -> int:
 
 
 def agree(job: Job, micro_batches: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """Global counts of this step, and how many ranks were asked to stop or to save: one reduction for all."""
+    """Global counts of this step, how many ranks were asked to stop or to save, and the time: one reduction for all."""
     local: dict[str, float] = {}
     for batch in micro_batches:
         for name, count in job.trainable.objective.counts(batch).items():
             local[name] = local.get(name, 0) + count
     due = job.saver is not None and job.saver.due()
-    return global_counts({**local, STOP: float(job.stop_asked()), SAVE: float(due)})
+    local |= {
+        STOP: float(job.stop_asked()),
+        SAVE: float(due),
+        CLOCK: job.budget.clock() if job.ranks.rank == 0 else 0.0,
+        FLOPS: float(sum(map(job.flops.of, micro_batches))),
+    }
+    return global_counts(local)
 
 
 def global_counts(local: Mapping[str, float]) -> dict[str, float]:
@@ -229,7 +252,7 @@ def held_out_rounds(job: Job, source: Source) -> Iterator[tuple[HostBatch, bool]
 def measure_variance(job: Job, step: int) -> None:
     """Variance of gradients now, from a copy of the networks, when the settings ask for it."""
     wanted = job.trainable.settings.variance
-    if wanted is None or (step % wanted.every and step != job.trainable.steps):
+    if wanted is None or (step % wanted.every and not job.budget.over(step)):
         return
     assert job.fresh is not None, "a job that measures variance is told how to copy its networks"
     figures = variance_figures(
@@ -256,14 +279,25 @@ def save(job: Job, step: int, held_out: Mapping[str, float] | None = None) -> No
             "precision": job.engine.precision,
             "held_out": held_out or {},
             "guard": job.guard.state(),
+            "budget": job.budget.state(),
+            "patience": job.patience.state(),
         }
         job.saver.save(step, state, facts)
 
 
-def best_so_far(job: Job) -> float:
-    """The smallest held-out `keep_best` among the checkpoints, inf if there is none."""
-    name = job.trainable.settings.keep_best
-    return checkpoint.best_value(job.out / "checkpoints", name) if name else math.inf
+def best_weights(job: Job) -> Mapping[str, torch.Tensor]:
+    """What is handed on: the weights of the best checkpoint where the run had patience, else those of now."""
+    patience, root = job.patience, job.out / "checkpoints"
+    state = job.engine.state()
+    if patience.limit is None or patience.name is None or job.ranks.rank:
+        return state.tensors
+    best = checkpoint.best_of(root, patience.name, patience.sign)
+    if best is None:
+        return state.tensors
+    step = int(best.name.removeprefix("step-"))
+    if job.journal:
+        job.journal.note(handed_on_step=step)
+    return checkpoint.read_state(checkpoint.Checkpoint(best, step, {})).tensors
 
 
 def finish_saving(job: Job) -> None:
@@ -294,7 +328,13 @@ def resume(job: Job) -> int:
             f"{folder}: rank 0 resumes from it, rank {job.ranks.rank} cannot see it; "
             "the store must be on a file system that all nodes share"
         )
-    job.guard.load(checkpoint.facts_of(folder).get("guard", {}))
+    facts = checkpoint.facts_of(folder)
+    job.guard.load(facts.get("guard", {}))
+    job.budget.load(facts.get("budget", {}))
+    job.budget.start_clock()
+    patience = job.patience
+    best = checkpoint.best_value(root, patience.name, patience.sign) if patience.name else math.inf
+    patience.load(facts.get("patience", {}), best)
     job.engine.load(checkpoint.read_state(checkpoint.Checkpoint(folder, step, {})))
     if job.journal:
         job.journal.note(resumed_from_step=step)

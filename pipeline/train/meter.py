@@ -28,17 +28,17 @@ class Meter:
 
     def __init__(self, job: "Job", start: int) -> None:
         self.job = job
-        self.steps = job.trainable.steps
         self.tokens_seen = 0.0
-        self.tokens = 0.0
+        self.tokens = self.flops = 0.0
         self.since = time.monotonic()
         self.progress = ProgressFile(job.out) if job.journal else None
         if self.progress:
-            self.progress.update(start, self.steps, "steps")
+            self.progress.update(*job.budget.progress(start))
 
-    def count(self, tokens: float) -> None:
-        """Add one step's real tokens."""
+    def count(self, tokens: float, flops: float = 0.0) -> None:
+        """Add one step's real tokens and FLOPs, of all ranks together."""
         self.tokens += tokens
+        self.flops += flops
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -56,14 +56,18 @@ class Meter:
         seconds = max(time.monotonic() - self.since, 1e-9)
         speed = self.tokens / seconds
         self.tokens_seen += self.tokens
-        self.tokens, self.since = 0.0, time.monotonic()
+        operations = self.flops / seconds
+        self.tokens, self.flops, self.since = 0.0, 0.0, time.monotonic()
         if self.job.journal is None or self.progress is None:
             return
         values = {"loss": loss, **means, "lr": lr, "tokens_per_second": speed}
         values["grad_norm"] = norm
+        if operations:
+            values["tflop_per_second"] = operations / 1e12
         if skipped:
             values["skipped"] = skipped
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         self.job.journal.metrics(step, values)
         shown = {name: values[name] for name in ("loss", "tokens_per_second") if name in values}
-        self.progress.update(step, self.steps, "steps", **shown)
+        done, total, unit = self.job.budget.progress(step)
+        self.progress.update(done, total, unit, **shown)

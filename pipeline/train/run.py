@@ -18,7 +18,9 @@ from pipeline.objectives.objective import Objective
 from pipeline.train.guard import SpikeConfig
 from pipeline.train.optimizers import OptimizerConfig
 from pipeline.train.optimizers.adamw import AdamWConfig
+from pipeline.train.patience import Patience
 from pipeline.train.schedule import Linear, ScheduleConfig
+from pipeline.train.until import Budget, Until
 from pipeline.train.variance import VarianceConfig
 
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -38,18 +40,24 @@ DERIVED_DEEPSPEED_KEYS = {
     "optimizer": "optimizer",
     "scheduler": "schedule",
 }
+# The same inside its zero_optimization.
+OFFLOADS = {"offload_optimizer": "offload_optimizer", "offload_param": "offload_parameters"}
 
 
 @config
 class DeepSpeedConfig:
     """DeepSpeed with `zero_stage`, and a `native` block that is laid over what Theseum generates.
 
-    Gradients and weights travel in buckets of `bucket_elements` numbers.
+    Gradients and weights travel in buckets of `bucket_elements` numbers. `offload_optimizer` keeps the
+    optimizer's state and float32 weights in host memory and has the CPU make the updates, by the same torch
+    optimizer; `offload_parameters`, for stage 3, keeps weights there that are not at work.
     """
 
     type: Literal["deepspeed"] = "deepspeed"
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
     bucket_elements: AtLeastOne = 5_000_000
+    offload_optimizer: Literal["cpu"] | None = None
+    offload_parameters: Literal["cpu"] | None = None
     native: dict[str, Any] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,6 +66,14 @@ class DeepSpeedConfig:
                 raise ValueError(
                     f"native block: {key} is derived from {owner}; set that instead, so both cannot disagree"
                 )
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError(
+                "offload_optimizer needs an optimizer that is shared out; allowed: zero_stage 1, 2 or 3"
+            )
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError(
+                f"offload_parameters needs zero_stage 3, where weights are shared out; got {self.zero_stage}"
+            )
         zero = self.native.get("zero_optimization", {})
         if not isinstance(zero, dict):
             raise ValueError(
@@ -67,6 +83,12 @@ class DeepSpeedConfig:
             raise ValueError(
                 f"native block: zero_optimization.stage {zero['stage']} contradicts zero_stage {self.zero_stage}"
             )
+        for key, owner in OFFLOADS.items():
+            if key in zero:
+                raise ValueError(
+                    f"native block: zero_optimization.{key} is derived from {owner}; set that instead; other "
+                    "places than host memory are not offered, since checkpoints would miss what is there"
+                )
 
 
 @config
@@ -89,7 +111,8 @@ class TrainSettings:
     `evaluate_every` and `checkpoint_every` are steps; `evaluate_rows` is how many held-out rows are
     used. With `checkpoint_minutes` there is a checkpoint after so many minutes without one, too.
     `keep_checkpoints` of the newest stay, those of every `keep_every` steps, and the one with the
-    smallest held-out `keep_best`, such as mlm. `recompute_blocks` saves memory:
+    best held-out `keep_best`, such as mlm. With `patience` the run ends when that has not become better in so
+    many evaluations, and the best checkpoint is what is handed on. `recompute_blocks` saves memory:
     only every so many blocks keep their activations, the rest are computed again for the gradient.
     `variance` has the variance of gradients measured now and then.
     """
@@ -115,6 +138,7 @@ class TrainSettings:
     keep_checkpoints: AtLeastOne = 2
     keep_every: AtLeastOne | None = None
     keep_best: str | None = None
+    patience: AtLeastOne | None = None
     recompute_blocks: AtLeastOne | None = None
     variance: VarianceConfig | None = None
 
@@ -123,6 +147,10 @@ class TrainSettings:
             raise ValueError(
                 f"batch {self.batch} does not divide into micro_batch {self.micro_batch}; "
                 f"allowed: a divisor of {self.batch}"
+            )
+        if self.patience and self.keep_best is None:
+            raise ValueError(
+                "patience needs keep_best: the held-out figure that is to become better, such as cross_entropy"
             )
         if self.batch_warmup and (words := self.batch_warmup.why_not(self.batch)):
             raise ValueError(f"batch_warmup: {words}")
@@ -150,6 +178,10 @@ class TrainSettings:
             ):
                 yield keys, words
 
+    def patience_for(self, rising: frozenset[str]) -> Patience:
+        """How long to wait for `keep_best` to become better; `rising` names figures of which more is better."""
+        return Patience(self.keep_best, self.patience, -1 if self.keep_best in rising else 1)
+
     def batches(self) -> Batches:
         """The rows of every step."""
         return Batches(self.batch, self.batch_warmup)
@@ -171,8 +203,17 @@ class Trainable:
     objective: Objective
     source: Source
     held_out: Source | None
-    steps: int
+    steps: int | None  # None: `until` ends it
     settings: TrainSettings
     save: Callable[[Path], None]
     order: Order | None = None  # of the rows of `source`; None: all of them in every epoch
     yardstick: Measure | None = None
+    until: Until | None = None
+
+    def budget(self) -> Budget:
+        """What the job may spend, nothing of it spent."""
+        warmup = self.settings.schedule.warmup_steps
+        if self.until is not None:
+            return Budget(self.until.unit, self.until.amount, warmup_steps=warmup)
+        assert self.steps is not None, "a job without steps has something else that ends it"
+        return Budget("steps", self.steps, warmup_steps=warmup)

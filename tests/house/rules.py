@@ -21,12 +21,15 @@ FILE_LINES = 400
 FUNCTION_LINES = 60
 JUNK_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base", "shared"}
 # The union of a plug's configs and the look-up by it are one place: a new plug is one file and one line there.
-REGISTRIES = {"pipeline/models/mixers/__init__.py", "pipeline/stages/__init__.py"}
+REGISTRIES = {
+    "pipeline/evaluate/forms/__init__.py",
+    "pipeline/models/mixers/__init__.py",
+    "pipeline/stages/__init__.py",
+}
 ENVIRONMENT_DOORS = {
     "launch/local.py",  # what ranks inherit
     "pipeline/flow/runner.py",  # what Ray's workers inherit
     "pipeline/flow/schedule.py",  # the threads a job may use
-    "pipeline/flow/work.py",  # the threads of a unit of work
     "pipeline/track/mlflow.py",  # MLflow's retries have no other switch
     "pipeline/train/__main__.py",  # rank and rendezvous, from whichever launcher
     "pipeline/train/engine_deepspeed.py",  # DeepSpeed's accelerator has no other switch

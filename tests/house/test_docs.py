@@ -27,6 +27,9 @@ TRIED_AS = {name: name for name in ("plan", "show", "preview", "ls", "matrix", "
 # Commands that are too long to be tried out, and the test that runs the same.
 ELSEWHERE = {
     r"theseum( \w+)? --help": "tests/test_cli.py::test_help_is_quick",
+    r"theseum (generate|fill|score|rerank|embed|predict) .*": (
+        "tests/use/test_use_command.py::test_documented_commands_are_understood"
+    ),
     r"theseum ui": "tests/test_ui.py::test_it_serves_a_store_and_leaves_nothing",
     r"theseum variance .*": "tests/train/test_variance.py::test_lines_about_a_stage_folder_a_checkpoint_and_a_model",
     r"torchrun .*-m pipeline\.train \S*job\.json": (

@@ -65,6 +65,6 @@ def losses_of(out: Path) -> Losses:
     steps: Losses = {}
     for entry in files.read_json_lines(out / "journal.jsonl"):
         if entry["type"] == "metrics":
-            values = {k: v for k, v in entry["values"].items() if k != "tokens_per_second"}
+            values = {k: v for k, v in entry["values"].items() if not k.endswith("_per_second")}
             steps.setdefault(entry["step"], {}).update(values)
     return steps

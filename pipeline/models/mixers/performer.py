@@ -16,6 +16,7 @@ from pipeline.config import config
 from pipeline.models.attention import View
 from pipeline.models.features import bounded_exp, scaled_exp, wide
 from pipeline.models.mixers.mixer import EVERY_KIND, Heads, Mixer
+from pipeline.models.precision import own_precision
 from pipeline.models.random_features import (
     RowNorms,
     Rows,
@@ -143,7 +144,7 @@ class PerformerMixer(Mixer):
             query = view.rotary.turned(query, view.query_positions)
         # the scale is shared out so that a core's initial queries and keys come out equally long
         query = query * (self.heads.scale * self.heads.head_size**0.25)
-        with torch.autocast(query.device.type, enabled=False):
+        with own_precision(query):
             if self.config.features == "relu":
                 return relu_features(query, self.rows)
             return scaled_exp(EXPONENTS[self.config.features](query, self.rows))
@@ -154,7 +155,7 @@ class PerformerMixer(Mixer):
             assert view.key_positions is not None
             key = view.rotary.turned(key, view.key_positions[:, -key.shape[2] :])
         key = key * self.heads.head_size**-0.25
-        with torch.autocast(key.device.type, enabled=False):
+        with own_precision(key):
             if self.config.features == "relu":
                 return relu_features(key, self.rows)
             return bounded_exp(EXPONENTS[self.config.features](key, self.rows) + LIFT)

@@ -18,6 +18,7 @@ from pipeline.config import config
 from pipeline.models.attention import View, attend
 from pipeline.models.cache import KeyValueCache
 from pipeline.models.mixers.mixer import EVERY_KIND, Heads, Mixer
+from pipeline.models.precision import own_precision
 from pipeline.models.scores import mean_by_scores
 
 
@@ -113,7 +114,7 @@ class ResidualMixer(Mixer):
         chain: ScoreChain | FactorChain | None,
     ) -> tuple[Tensor, ScoreChain]:
         wide = torch.promote_types(query.dtype, torch.float32)
-        with torch.autocast(query.device.type, enabled=False):
+        with own_precision(query):
             scaled, keys = query.to(wide) * self.heads.scale, key.to(wide).mT
             match chain:
                 case None:

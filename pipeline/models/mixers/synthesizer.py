@@ -22,6 +22,7 @@ from pipeline.data.example import Visibility
 from pipeline.models.attention import DenseView, View
 from pipeline.models.cache import KeyValueCache
 from pipeline.models.mixers.mixer import EVERY_KIND, Heads, Mixer
+from pipeline.models.precision import own_precision
 from pipeline.models.scores import mean_by_scores
 from pipeline.models.state import mean_of, with_ones
 from pipeline.models.synthetic_scores import (
@@ -230,7 +231,7 @@ class SynthesizerMixer(Mixer):
                 scores = self.scores[part](placing).to(wide)
             elif part == "dot_product":
                 assert query is not None
-                with torch.autocast(x_q.device.type, enabled=False):
+                with own_precision(x_q):
                     scores = query.to(wide) @ key.to(wide).mT * self.heads.scale
             else:
                 source = query if part == "dense_shared" else x_q
@@ -293,7 +294,7 @@ def _shared(scores: Tensor, value: Tensor, view: View) -> Tensor:
     value = with_ones(value)
     if seen.key_segments is not None:
         value = value * (seen.key_segments > 0)[:, None, :, None].to(value.dtype)
-    with torch.autocast(value.device.type, enabled=False):
+    with own_precision(value):
         sums = (scores - highest).exp()[0] @ value.permute(1, 2, 0, 3).flatten(2)
     mixed = mean_of(sums.unflatten(-1, (len(value), -1)).permute(2, 0, 1, 3))
     if seen.query_segments is not None:
