@@ -103,7 +103,7 @@ def read_trained(folder: Path, stage_class: Callable[[str], Any]) -> Trained:
         newest, _ = checkpoint.newest_intact(home / CHECKPOINTS)
         if newest is None or folder == home / MODEL:
             words = _take_model(objective, home / MODEL)
-            steps = files.read_json(home / DONE)["steps"]
+            steps = trainable.steps or files.read_json(home / DONE)["steps"]
             return Trained(trainable, objective, steps - 1, words)
         saved = newest
     state: Mapping[str, Tensor] = checkpoint.read_state(saved).tensors

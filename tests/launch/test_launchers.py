@@ -46,7 +46,7 @@ def losses(out):
         (e["step"], name, value)
         for e in entries
         for name, value in e["values"].items()
-        if name != "tokens_per_second"
+        if not name.endswith("_per_second")
     ]
 
 
